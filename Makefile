@@ -1,0 +1,55 @@
+# Two commands do everything: `make run` and `make test`. They need Python 3.11+ (venv, pip) and make.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null || echo .make/uv/bin/uv)
+CI ?=
+# CI runs the slow tests too; a laptop does not.
+MARKS := $(if $(filter true,$(CI)),,-m "not slow")
+
+.PHONY: run test check format lock bench clean setup setup-dev
+
+run: setup
+	$(PY) -m src.prepare
+	exec $(PY) -m src.main
+
+test: setup-dev
+	$(PY) -m pytest $(MARKS) -n 2 --dist loadgroup $(ARGS)
+
+check: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: setup-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: requirements.lock.txt
+	@$(MAKE) --no-print-directory bootstrap
+	$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.lock.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed tests/requirements.lock.txt
+	$(UV) pip install --quiet --python $(PY) --require-hashes -r tests/requirements.lock.txt
+	@touch $@
+
+.PHONY: bootstrap
+bootstrap:
+	@command -v $(UV) >/dev/null 2>&1 || { echo "setting up uv in .make/uv"; \
+		$(PYTHON) -m venv .make/uv && .make/uv/bin/pip install --quiet uv; }
+	@test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+
+# Both lock files from pyproject.toml. uv.lock is committed without addresses: deploy/strip_lock.py says why.
+lock: bootstrap
+	$(UV) lock $(ARGS)
+	$(UV) export --quiet --frozen --no-dev --no-emit-project --no-header --format requirements-txt --output-file requirements.lock.txt
+	$(UV) export --quiet --frozen --only-dev --no-emit-project --no-header --format requirements-txt --output-file tests/requirements.lock.txt
+	$(PY) deploy/strip_lock.py uv.lock
+
+clean:
+	rm -rf $(VENV) .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

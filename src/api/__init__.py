@@ -1,0 +1,1 @@
+"""HTTP: the only package, with `src.main`, that knows FastAPI."""

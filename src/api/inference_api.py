@@ -1,0 +1,165 @@
+"""`/inference`: the one door, health, stats and the cache.
+
+`POST /inference/infer` is an ASGI endpoint: one parse, no second validation. Its OpenAPI entry is
+written by hand below.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI
+from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from src.api import schemas
+from src.api.errors import failure_response, json_response
+from src.core.errors import PayloadTooLargeError, PlatformError, ValidationError
+from src.inference.manager import InferenceManager
+from src.inference.types import InferenceRequest, JsonObject
+
+PATH = "/inference/infer"
+
+_FIELDS: dict[str, tuple[type, str]] = {
+    "task": (str, "a text"),
+    "engine": (str, "a text"),
+    "model_name": (str, "a text"),
+    "data": (dict, "an object"),
+}
+_KNOWN = {*_FIELDS, "options"}
+
+
+class InferEndpoint:
+    """Parses a body once, runs it, and stops the work when its caller goes away."""
+
+    def __init__(self, manager: InferenceManager, max_body: int) -> None:
+        self._manager = manager
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["aiml.route"] = PATH
+        request_id: str = scope["aiml.request_id"]
+        body: Any = None
+        try:
+            body = parse(await self._read(receive))
+            answer = await self._run(_request(body, request_id), receive)
+            response = None if answer is None else json_response(answer)
+        except PlatformError as exc:
+            response = failure_response(exc, request_id, **_echo(body))
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _run(self, request: InferenceRequest, receive: Receive) -> JsonObject | None:
+        """Returns the answer, or None when nobody is there any more to have it."""
+        work = asyncio.ensure_future(self._manager.execute(request))
+        gone = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            work.cancel()
+            await asyncio.wait({work})
+            return None
+        finally:
+            work.cancel()
+            gone.cancel()
+
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise PayloadTooLargeError(f"the body is larger than {self._max_body} bytes (AIML_MAX_BODY_MB)")
+            parts.append(part)
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def parse(body: bytes) -> JsonObject:
+    """Returns the request's object, its fields checked; raises `ValidationError` naming what is wrong."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise ValidationError(f"the body is no JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise ValidationError("the body must be an object with task, engine, model_name, data and options")
+    problems = [
+        f"'{name}' must be {words}" for name, (kind, words) in _FIELDS.items() if not isinstance(value.get(name), kind)
+    ]
+    if not isinstance(value.get("options"), dict | None):
+        problems.append("'options' must be an object")
+    problems += [f"unknown field '{name}'" for name in value if name not in _KNOWN]
+    if problems:
+        raise ValidationError("; ".join(problems), details={"problems": problems})
+    return value
+
+
+def _request(body: JsonObject, request_id: str) -> InferenceRequest:
+    return InferenceRequest(
+        body["task"], body["engine"], body["model_name"], body["data"], body.get("options") or {}, request_id
+    )
+
+
+def _echo(body: Any) -> JsonObject:
+    return {name: body[name] for name in ("task", "engine", "model_name")} if isinstance(body, dict) else {}
+
+
+def install(app: FastAPI, manager: InferenceManager, max_body: int) -> None:
+    """Adds the routes of `/inference`."""
+    app.router.routes.append(Route(PATH, InferEndpoint(manager, max_body), methods=["POST"]))
+    app.include_router(_router(manager))
+
+
+def _router(manager: InferenceManager) -> APIRouter:
+    router = APIRouter(prefix="/inference", tags=["inference"])
+
+    @router.get(
+        "/health", response_model=None, responses={200: {"model": schemas.Health}, **schemas.failures(401, 403)}
+    )
+    async def health() -> Any:
+        """Tells how the service is: 200 also when degraded."""
+        return json_response(await manager.ahealth())
+
+    @router.get("/stats", response_model=None, responses={200: {"model": schemas.Stats}, **schemas.failures(401, 403)})
+    async def stats() -> Any:
+        """Tells what was inferred, the tasks there are and what is loaded."""
+        return json_response(await manager.astats())
+
+    @router.post(
+        "/cache/clear",
+        response_model=None,
+        responses={200: {"model": schemas.Cleared}, **schemas.failures(*schemas.GUARD)},
+    )
+    async def clear_cache() -> Any:
+        """Unloads every model; one in use is unloaded when its requests have ended."""
+        cleared = await manager.aclear_cache()
+        return json_response({"success": True, "message": f"{cleared} model(s) unloaded", "cleared_models": cleared})
+
+    return router
+
+
+def openapi_entry() -> tuple[JsonObject, JsonObject]:
+    """Returns the path item of `POST /inference/infer` and the schemas that it refers to."""
+    models = [
+        (schemas.InferBody, "validation"),
+        (schemas.InferAnswer, "serialization"),
+        (schemas.Failure, "serialization"),
+    ]
+    references, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    body, answer, failure = ({"application/json": {"schema": references[key]}} for key in models)  # type: ignore[index]
+    responses: JsonObject = {"200": {"description": "the answer, and what produced it", "content": answer}}
+    for status, words in schemas.failures(*schemas.INFER_FAILURES).items():
+        responses[str(status)] = {"description": words["description"], "content": failure}
+    operation = {
+        "tags": ["inference"],
+        "summary": "Infer",
+        "description": "Runs any task on any engine. Every answer names the version, commit and digest behind it.",
+        "operationId": "infer",
+        "requestBody": {"required": True, "content": body},
+        "responses": responses,
+    }
+    return {"post": operation}, definitions["$defs"]

@@ -1,0 +1,112 @@
+"""The guard in front of every route: request id, Host, Origin, key, content type, body size, last resort."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from src.api.auth import Doorkeeper
+from src.api.errors import InternalError, UnsupportedMediaTypeError, failure_response
+from src.core import metrics
+from src.core.config import Settings
+from src.core.errors import PayloadTooLargeError, PlatformError
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Guard:
+    """Checks a request before any route sees it, and answers for routes that fail."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._doorkeeper = Doorkeeper(settings)
+        self._max_body = int(settings.max_body_mb * 1_000_000)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers)
+        scope["aiml.request_id"] = request_id
+        answer = _Answer(send, request_id)
+        started = time.perf_counter()
+        try:
+            self._check(scope, headers)
+            await self._app(scope, receive, answer)
+        except PlatformError as exc:
+            await failure_response(exc, request_id)(scope, receive, answer)
+        except Exception:
+            logger.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
+            if answer.status is None:
+                error = InternalError(f"the service failed on this request; its log has the details under {request_id}")
+                await failure_response(error, request_id)(scope, receive, answer)
+        finally:
+            _account(scope, answer.status, time.perf_counter() - started, request_id)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        client = scope.get("client")
+        self._doorkeeper.check(scope["method"], scope["path"], headers, client[0] if client else None)
+        if scope["method"] in _BODY_METHODS:
+            self._check_body(headers)
+
+    def _check_body(self, headers: dict[bytes, bytes]) -> None:
+        length = headers.get(b"content-length")
+        size = int(length) if length and length.isdigit() else 0
+        if size > self._max_body:
+            raise PayloadTooLargeError(
+                f"the body has {size} bytes; at most {self._max_body} are taken (AIML_MAX_BODY_MB)",
+                details={"bytes": size, "max_bytes": self._max_body},
+            )
+        if not size and b"transfer-encoding" not in headers:
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise UnsupportedMediaTypeError(
+                f"this route takes application/json, not {kind.decode('latin-1') or 'a body without content type'}: "
+                "send the header 'Content-Type: application/json'"
+            )
+
+
+class _Answer:
+    """Passes a response on, adds the request id to it and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode("latin-1")
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
+        await self._send(message)
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return uuid.uuid4().hex
+
+
+def _account(scope: Scope, status: int | None, seconds: float, request_id: str) -> None:
+    route = scope.get("route")
+    # Paths come from strangers; only those of routes may become label values.
+    name = getattr(route, "path", None) or scope.get("aiml.route") or "unmatched"
+    metrics.http_requests.labels(scope["method"], name, status or 0).inc()
+    logger.debug(
+        "request",
+        extra={
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "seconds": round(seconds, 6),
+        },
+    )

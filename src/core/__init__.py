@@ -1,0 +1,1 @@
+"""Registry, version stores, configuration and errors: what the lifecycle rests on."""

@@ -1,0 +1,265 @@
+"""Settings: the only reader of the environment and of the YAML files.
+
+Environment (`AIML_*`, and the documented `MLFLOW_*`, `AWS_*`, `LAKEFS_*`, `OLLAMA_HOST`) over
+`engines_config.yaml` at the top level over `src/core/configs/base.yaml`. Nested settings take a
+double underscore: `AIML_CACHE__MAX_SIZE=3`.
+"""
+
+import ipaddress
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from dotenv import load_dotenv
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import ValidationError as PydanticValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from src.core.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGED_OLLAMA = "http://localhost:11434"
+
+DTYPE_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+NameList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MlflowSettings(Section):
+    tracking_uri: str = Field("", description="MLflow server or database; empty: embedded sqlite")
+    request_timeout: float = Field(10.0, gt=0, description="seconds for one call to MLflow")
+    cache_ttl: float = Field(5.0, gt=0, description="seconds before a resolved name is looked at again")
+
+
+class LakefsSettings(Section):
+    endpoint: str = Field("", description="lakeFS address; empty: embedded version store")
+    access_key_id: str = ""
+    secret_access_key: SecretStr = SecretStr("")
+
+
+class OllamaSettings(Section):
+    api_base: str = Field(PACKAGED_OLLAMA, description="address of the Ollama server")
+    timeout: float = Field(300.0, gt=0, description="seconds for one answer of Ollama")
+    auto_pull: bool = Field(True, description="pull a registered model that Ollama lacks")
+    verify_ssl: bool = Field(True, description="check the certificate of an https address")
+
+    @field_validator("api_base")
+    @classmethod
+    def _with_scheme(cls, value: str) -> str:
+        return ollama_address(value)
+
+    @property
+    def configured(self) -> bool:
+        """Whether an address was set outside the packaged files."""
+        return self.api_base != PACKAGED_OLLAMA
+
+
+class TransformersSettings(Section):
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    trust_remote_code: bool = Field(True, description="counts only for models in trusted_models")
+    trusted_models: tuple[str, ...] = Field((), description="registered names whose own code may run")
+    cache_dir: str = Field("./cache/models", description="where Hugging Face downloads are cached")
+
+    @field_validator("torch_dtype", mode="before")
+    @classmethod
+    def _short_dtype(cls, value: Any) -> Any:
+        return DTYPE_NAMES.get(value, value)
+
+
+class CacheSettings(Section):
+    max_size: int = Field(5, ge=1, description="models kept loaded at most")
+    ttl: float = Field(3600.0, gt=0, description="seconds after which an idle model is unloaded")
+    strategy: Literal["lru", "lfu"] = "lru"
+
+
+class WorkerSettings(Section):
+    isolation: Literal["process", "thread"] = Field("process", description="where in-house models run")
+    start_timeout: float = Field(120.0, gt=0, description="seconds a worker process may take to start")
+    load_timeout: float = Field(600.0, gt=0, description="seconds a model may take to load")
+
+
+class QueueSettings(Section):
+    max_size: int = Field(256, ge=1, description="requests that may wait for one model")
+
+
+class Settings(BaseSettings):
+    """Every setting of the platform, validated once at the start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AIML_", env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8009, ge=0, le=65535)
+    data_dir: Path = ROOT / "data"
+    samples: Literal["on", "off"] = Field("on", description="register the demo models in a new data folder")
+    api_keys: NameList = Field((), repr=False, description="keys, separated by commas; none: open on loopback")
+    allow_anonymous: bool = Field(False, description="listen beyond loopback without a key")
+    allowed_hosts: NameList = Field((), description="Host names answered besides loopback and `host`")
+    allowed_origins: NameList = Field((), description="foreign origins that may drive the service")
+    media_roots: NameList = Field((), description="folders whose files an HTTP request may name")
+    required_models: NameList = Field((), description="models without which /readyz fails")
+    max_body_mb: float = Field(64.0, gt=0, description="largest JSON request body, in MB")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless a terminal")
+    mlflow: MlflowSettings = MlflowSettings()
+    lakefs: LakefsSettings = LakefsSettings()
+    ollama: OllamaSettings = OllamaSettings()
+    transformers: TransformersSettings = TransformersSettings()
+    cache: CacheSettings = CacheSettings()
+    workers: WorkerSettings = WorkerSettings()
+    queue: QueueSettings = QueueSettings()
+
+    @field_validator("api_keys", "allowed_hosts", "allowed_origins", "media_roots", "required_models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    def check_listening(self) -> None:
+        """Raises `ConfigurationError` where the service would listen beyond this machine without a key."""
+        if not is_loopback(self.host) and not self.api_keys and not self.allow_anonymous:
+            raise ConfigurationError(
+                f"AIML_HOST={self.host} listens beyond this machine and no key is set: set AIML_API_KEYS, "
+                "or AIML_ALLOW_ANONYMOUS=1 to let anybody in"
+            )
+
+    @cached_property
+    def embedded_registry(self) -> str:
+        """The address of the registry file below the data folder."""
+        return f"sqlite:///{self.data_dir / 'mlflow.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The registry in use."""
+        return self.mlflow.tracking_uri or self.embedded_registry
+
+    @property
+    def registry_is_embedded(self) -> bool:
+        return self.tracking_uri == self.embedded_registry
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            _Values(settings_cls, _documented_environment()),
+            _Values(settings_cls, _engines_config()),
+            _Values(settings_cls, _read_yaml(ROOT / "src/core/configs/base.yaml")),
+        )
+
+
+class _Values(PydanticBaseSettingsSource):
+    """A settings source whose values are known already."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+def load_env_file() -> None:
+    """Takes variables from `.env` beside the code (or the file AIML_ENV_FILE); those set already stay."""
+    load_dotenv(os.environ.get("AIML_ENV_FILE") or ROOT / ".env")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings; raises `ConfigurationError` that says which one cannot work and why."""
+    try:
+        return Settings(**overrides)
+    except PydanticValidationError as exc:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in exc.errors()]
+        raise ConfigurationError("; ".join(lines)) from exc
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def ollama_address(value: str) -> str:
+    """Returns an Ollama address as a URL; takes what Ollama's own OLLAMA_HOST takes (`0.0.0.0`, `host:port`)."""
+    text = value.strip().rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+        if ":" not in rest:
+            rest += ":11434"
+    return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1', 1)}"
+
+
+_DOCUMENTED = {
+    "MLFLOW_TRACKING_URI": ("mlflow", "tracking_uri"),
+    "LAKEFS_ENDPOINT": ("lakefs", "endpoint"),
+    "LAKEFS_ACCESS_KEY_ID": ("lakefs", "access_key_id"),
+    "LAKEFS_SECRET_ACCESS_KEY": ("lakefs", "secret_access_key"),
+    "OLLAMA_HOST": ("ollama", "api_base"),
+}
+# lakeFS speaks S3, so users have been told to give its key under Amazon's names.
+_LAKEFS_BY_S3 = {"AWS_ACCESS_KEY_ID": "LAKEFS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "LAKEFS_SECRET_ACCESS_KEY"}
+
+
+def _documented_environment() -> dict[str, Any]:
+    found = {name: os.environ[name] for name in _DOCUMENTED if os.environ.get(name)}
+    for s3_name, name in _LAKEFS_BY_S3.items():
+        if os.environ.get(s3_name):
+            found.setdefault(name, os.environ[s3_name])
+    values: dict[str, Any] = {}
+    for name, text in found.items():
+        section, key = _DOCUMENTED[name]
+        values.setdefault(section, {})[key] = text
+    return values
+
+
+def _engines_config() -> dict[str, Any]:
+    path = Path(os.environ.get("AIML_ENGINES_CONFIG") or ROOT / "engines_config.yaml")
+    values = _read_yaml(path)
+    ollama = values.get("ollama")
+    # The shipped file names the packaged address; that must not hide one written in base.yaml.
+    if isinstance(ollama, dict) and ollama.get("api_base") == PACKAGED_OLLAMA:
+        values["ollama"] = {key: value for key, value in ollama.items() if key != "api_base"}
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must hold a mapping")
+    return values

@@ -1,0 +1,29 @@
+"""Every metric of the service, named once. Prometheus conventions: base units, `_total` for counters."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+registry = CollectorRegistry()
+
+inferences = Counter(
+    "aiml_inferences_total",
+    "Inference requests by outcome.",
+    ("task", "engine", "outcome"),
+    registry=registry,
+)
+inference_seconds = Histogram(
+    "aiml_inference_duration_seconds",
+    "Time from the request's arrival to its answer.",
+    ("task", "engine"),
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300),
+    registry=registry,
+)
+loaded_models = Gauge("aiml_loaded_models", "Models loaded at the moment.", registry=registry)
+model_loads = Counter("aiml_model_loads_total", "Models loaded since the start.", registry=registry)
+http_requests = Counter(
+    "aiml_http_requests_total", "HTTP requests by route and status.", ("method", "route", "status"), registry=registry
+)
+
+
+def exposition() -> tuple[bytes, str]:
+    """Returns the metrics as text, and its content type."""
+    return generate_latest(registry), CONTENT_TYPE_LATEST

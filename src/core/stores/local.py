@@ -1,0 +1,225 @@
+"""The embedded version store: content-addressed, on the local disk, no server needed.
+
+Below the root:
+
+    blobs/sha256/ab/<hex>          every content once                      (`blobs`)
+    repos/<name>/repo.json         name, default branch, time of creation  (`repo_folder`)
+    repos/<name>/commits/<id>.json canonical JSON, its sha256 is the id    (`commits`)
+    repos/<name>/refs/<branch>     a commit id
+    locks/<name>.lock              held while a repository is written
+    stat-cache.json                spares hashing unchanged files again    (`stat_cache`)
+    tmp/                           what is being written; swept after a day
+
+An upload writes blobs, then the commit, then the ref, each flushed to disk before the next: killed
+at any point it leaves the old state, and at most blobs that nothing refers to.
+"""
+
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, ParamSpec, TypeVar
+
+from src.core.errors import ConflictError, IntegrityError, InvalidInputError, StoreUnavailableError
+from src.core.stores.base import Commit, Diff, Progress, Repo, VersionStore
+from src.core.stores.blobs import Blobs, damage
+from src.core.stores.branching import advance, join
+from src.core.stores.checkout import Checkout
+from src.core.stores.commits import compose
+from src.core.stores.disk import make_folder
+from src.core.stores.hashing import Meter
+from src.core.stores.history import compare, first_parents
+from src.core.stores.intake import take_in
+from src.core.stores.locks import locked
+from src.core.stores.names import check_branch_name, check_repo_name, is_repo_name
+from src.core.stores.repo_folder import DEFAULT_BRANCH, RepoFolder
+from src.core.stores.source_tree import scan
+from src.core.stores.stat_cache import StatCache
+
+_LEFTOVER_AGE = 24 * 3600.0  # seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _on_disk(method: Callable[P, R]) -> Callable[P, R]:
+    """Turns a disk that is full, read-only or gone into `StoreUnavailableError`."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except OSError as exc:
+            raise StoreUnavailableError(f"the local version store cannot be used: {exc}") from exc
+
+    return call
+
+
+class LocalStore(VersionStore):
+    """A version store in the folder `root`, which is made at the first write.
+
+    Any number of threads and processes may use one root. Writers of one repository take turns, those
+    of different repositories do not wait for each other, and readers never wait. `progress` may be called
+    from other threads, one call at a time.
+    """
+
+    kind: ClassVar[str] = "local"
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._blobs = Blobs(self.root)
+        self._temp = self.root / "tmp"
+
+    @_on_disk
+    def create_repo(self, name: str, *, exist_ok: bool = False) -> Repo:
+        folder = self._folder(name)
+        with self._writing(name):
+            if not folder.exists():
+                return folder.create()
+        repo = folder.load()
+        if not exist_ok:
+            raise ConflictError(f"there is a repository {name!r} already", details={"repo": name})
+        return repo
+
+    @_on_disk
+    def list_repos(self) -> list[Repo]:
+        names = sorted(path.name for path in (self.root / "repos").glob("*") if is_repo_name(path.name))
+        return [self._folder(name).load() for name in names]
+
+    @_on_disk
+    def list_branches(self, repo: str) -> dict[str, str]:
+        return self._open(repo).branches()
+
+    @_on_disk
+    def create_branch(self, repo: str, name: str, source: str) -> str:
+        folder = self._open(repo)
+        with self._writing(repo):
+            folder.refuse_branch(name)
+            head = folder.resolve(source)
+            folder.point(name, head)
+        return head
+
+    @_on_disk
+    def delete_branch(self, repo: str, name: str) -> None:
+        folder = self._open(repo)
+        with self._writing(repo):
+            folder.require_branch(name)
+            if name == DEFAULT_BRANCH:
+                raise ConflictError(f"{name!r} is the default branch of {repo!r} and cannot be deleted")
+            folder.drop(name)
+
+    @_on_disk
+    def upload(
+        self,
+        repo: str,
+        source: Path,
+        *,
+        branch: str = "main",
+        message: str = "",
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Commit:
+        """Commits the tree below `source` (what counts is said in `source_tree`), whole or not at all.
+
+        A new branch begins at the default branch's commit. Raises `ConflictError` where a file was
+        written to while it was read.
+        """
+        folder = self._folder(repo)
+        check_branch_name(branch)
+        draft = compose(repo, (), (), message, metadata or {})  # refuses unusable text before the work
+        files = scan(source)
+        self._prepare()
+        entries = take_in(files, self._blobs, self.root, progress)
+        with self._writing(repo):
+            if not folder.exists():
+                folder.create()
+            folder.load()
+            return advance(folder, branch, replace(draft, files=entries))
+
+    @_on_disk
+    def get_commit(self, repo: str, ref: str) -> Commit:
+        folder = self._open(repo)
+        return folder.commit(folder.resolve(ref))
+
+    @_on_disk
+    def log(self, repo: str, ref: str = "main", *, limit: int = 100) -> list[Commit]:
+        folder = self._open(repo)
+        return first_parents(folder.resolve(ref), folder.commit, limit)
+
+    @_on_disk
+    def diff(self, repo: str, left: str, right: str) -> Diff:
+        return compare(self.get_commit(repo, left).files, self.get_commit(repo, right).files)
+
+    @_on_disk
+    def merge(self, repo: str, source: str, into: str, *, message: str = "") -> Commit:
+        """Merges a ref into a branch: fast-forward where possible, else three-way by path.
+
+        Raises `ConflictError` with `details["paths"]`, and `InvalidInputError` with nothing to merge.
+        """
+        folder = self._open(repo)
+        with self._writing(repo):
+            theirs = folder.commit(folder.resolve(source))
+            return join(folder, into, theirs, message or f"Merge {source} into {into}")
+
+    @_on_disk
+    def checkout(self, repo: str, ref: str, target: Path, *, progress: Progress | None = None) -> Commit:
+        """Puts the tree at `ref` into `target`, verified (how is said in `checkout`), its files read-only.
+
+        Raises `IntegrityError` for damaged blobs, and `ConflictError` for a folder that holds something
+        else and that no checkout made.
+        """
+        commit = self.get_commit(repo, ref)
+        place = Path(os.path.realpath(target))
+        if place.is_relative_to(self.root) or self.root.is_relative_to(place):
+            raise InvalidInputError(
+                f"{target} overlaps the version store at {self.root}: choose another folder"
+            )
+        with self._doubting():
+            Checkout(commit, place, self._blobs, progress).ensure()
+        return commit
+
+    @_on_disk
+    def verify(self, repo: str, ref: str) -> Commit:
+        """Rereads every byte; raises `IntegrityError`, with `details["files"]`, for missing or wrong ones."""
+        commit = self.get_commit(repo, ref)
+        with self._doubting():
+            if bad := self._blobs.damaged(commit.files, Meter(commit.size)):
+                raise damage(commit, bad)
+        return commit
+
+    def _folder(self, repo: str) -> RepoFolder:
+        check_repo_name(repo)
+        return RepoFolder(self.root / "repos" / repo, self._temp)
+
+    def _open(self, repo: str) -> RepoFolder:
+        folder = self._folder(repo)
+        folder.load()
+        return folder
+
+    @contextmanager
+    def _writing(self, repo: str) -> Iterator[None]:
+        """Holds the repository's lock."""
+        self._prepare()
+        with locked(self.root / "locks" / f"{repo}.lock"):
+            yield
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """After damage has shown, nothing is believed unread, so that an upload of good files repairs it."""
+        try:
+            yield
+        except IntegrityError:
+            StatCache(self.root).clear()
+            raise
+
+    def _prepare(self) -> None:
+        for folder in (self._temp, self.root / "repos", self.root / "locks"):
+            make_folder(folder)
+        for path in self._temp.iterdir():
+            with suppress(FileNotFoundError):  # another process sweeps too, or has finished
+                if path.lstat().st_mtime < time.time() - _LEFTOVER_AGE:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()

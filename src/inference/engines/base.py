@@ -1,0 +1,107 @@
+"""What an engine is: it loads a model, runs it and lets it go."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, ClassVar
+
+from src.inference.options import CommonOptions
+from src.inference.types import JsonObject, ServableModel, StopCheck
+
+
+class BaseEngine:
+    """Base of every engine. A subclass needs `load_model` and `infer`; the rest has working defaults.
+
+    A network engine (one that only waits for a server) overrides `ainfer` and sets `is_network`: it has
+    no worker process and lives on the event loop.
+    """
+
+    name: ClassVar[str] = ""
+    is_network: ClassVar[bool] = False
+    needs_registered_model: ClassVar[bool] = False
+    """Whether a name that the registry does not know is refused before the engine is asked."""
+    options_schema: ClassVar[type[CommonOptions] | None] = None
+    """The options that this engine takes; None: whatever the caller sends is passed on as a plain dict."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config: dict[str, Any] = dict(config or {})
+        self.supported_tasks: list[str] = []
+        self.is_initialized = False
+        self.logger = logging.getLogger(type(self).__module__)
+
+    def load_model(self, model_name: str, **kwargs: Any) -> Any:
+        """Returns the loaded model; kwargs hold `model_path`, `task`, `device`, `dtype` and the version's tags."""
+        raise NotImplementedError(f"{type(self).__name__} does not load models")
+
+    def infer(self, model: Any, inputs: Any, options: JsonObject) -> Any:
+        """Returns `{"response": …, "metadata": …}` or a plain value; long work asks `stop_requested()`."""
+        raise NotImplementedError(f"{type(self).__name__} does not infer")
+
+    def infer_batch(self, model: Any, batch: Sequence[Any], options: JsonObject) -> list[Any]:
+        """Runs several inputs that share their options; engines that can do better override it."""
+        return [self.infer(model, inputs, options) for inputs in batch]
+
+    def unload_model(self, model: Any) -> bool:
+        """Lets a loaded model go; True if it held anything."""
+        return model is not None
+
+    async def ainfer(self, model: ServableModel, inputs: Any, options: JsonObject) -> Any:
+        """Like `infer`, awaited on the event loop; network engines only."""
+        raise NotImplementedError(f"{type(self).__name__} is not a network engine")
+
+    async def lists(self, name: str) -> bool:
+        """Whether a network engine's server has a model of this name that nobody registered."""
+        return False
+
+    async def ping(self) -> None:
+        """Raises an `EngineUnavailableError` where a network engine's server does not answer."""
+
+    async def aclose(self) -> None:
+        """Closes what a network engine holds open."""
+
+    def describe(self, model: Any) -> JsonObject:
+        """Returns what is known of a loaded model: `device`, `dtype` (texts or None)."""
+        return {"device": self.config.get("device"), "dtype": None}
+
+    def tasks_for(self, path: Path) -> list[str] | None:
+        """Returns the tasks that the model files below `path` can do; None when the engine cannot tell."""
+        return None
+
+    def version(self) -> str | None:
+        """Returns the version of the software that runs the models; None when it has none."""
+        return None
+
+
+_stop: ContextVar[StopCheck | None] = ContextVar("aiml_stop", default=None)
+
+
+def stop_requested() -> bool:
+    """Whether the caller of the running inference has gone, or its time has passed."""
+    check = _stop.get()
+    return check is not None and check()
+
+
+@contextmanager
+def stoppable(check: StopCheck) -> Iterator[None]:
+    """Makes `stop_requested` ask `check` inside the block."""
+    token = _stop.set(check)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
+
+
+class StopFlag:
+    """A stop that one thread asks for and another notices."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def __call__(self) -> bool:
+        return self._event.is_set()

@@ -1,0 +1,112 @@
+"""Our options and inputs in Ollama's words, and its answers in ours. Source: Ollama's HTTP API."""
+
+from typing import Any
+
+from src.inference.options import OllamaOptions, default_of
+from src.inference.types import JsonObject
+
+# Ours → Ollama's, where both mean the same.
+_SAME = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "seed": "seed",
+    "repeat_last_n": "repeat_last_n",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+    "num_ctx": "num_ctx",
+    "num_thread": "num_thread",
+    "num_gpu": "num_gpu",
+    "num_keep": "num_keep",
+    "num_batch": "num_batch",
+}
+_TOP_LEVEL = ("keep_alive", "format", "think")
+_DEFAULTS = ("temperature", "top_p", "top_k", "num_ctx")
+_IMPOSSIBLE = {
+    "min_length": "Ollama cannot force a shortest answer",
+    "num_beams": "Ollama has no beam search",
+    "early_stopping": "Ollama has no beam search",
+    "length_penalty": "Ollama has no beam search",
+    "no_repeat_ngram_size": "Ollama cannot forbid repeated n-grams",
+    "num_return_sequences": "Ollama answers with one sequence",
+    "pad_token_id": "Ollama keeps to the model's own tokens",
+    "eos_token_id": "Ollama keeps to the model's own tokens; 'stop' takes texts",
+}
+
+
+def request_body(model: str, inputs: Any, options: JsonObject) -> tuple[str, JsonObject]:
+    """Returns the path and the JSON body for a prompt (`/api/generate`) or messages (`/api/chat`)."""
+    body: JsonObject = {"model": model, "stream": False, "options": model_options(options)}
+    body.update({name: options[name] for name in _TOP_LEVEL if name in options})
+    system = options.get("system")
+    if isinstance(inputs, str):
+        body["prompt"] = inputs
+        if system is not None:
+            body["system"] = system
+        return "/api/generate", body
+    body["messages"] = ([{"role": "system", "content": system}] if system is not None else []) + list(inputs)
+    return "/api/chat", body
+
+
+def model_options(options: JsonObject) -> JsonObject:
+    """Returns Ollama's `options`: what the caller set, and the documented defaults for the rest."""
+    translated = {name: default_of(OllamaOptions, name) for name in _DEFAULTS}
+    translated.update({theirs: options[ours] for ours, theirs in _SAME.items() if ours in options})
+    if options.get("do_sample") is False:
+        translated["temperature"] = 0.0
+    translated["num_predict"] = answer_tokens(options)
+    repeat = options.get("repeat_penalty", options.get("repetition_penalty"))
+    translated["repeat_penalty"] = default_of(OllamaOptions, "repeat_penalty") if repeat is None else repeat
+    if "stop" in options:
+        stop = options["stop"]
+        translated["stop"] = [stop] if isinstance(stop, str) else stop
+    return translated
+
+
+def answer_tokens(options: JsonObject) -> int:
+    """Returns `num_predict`: the caller's own, else max_new_tokens, else max_length, else the default.
+
+    Ollama cannot count the prompt first, so `max_length` bounds the answer alone; the smaller wins.
+    """
+    if "num_predict" in options:
+        return int(options["num_predict"])
+    bounds = [options[name] for name in ("max_new_tokens", "max_length") if name in options]
+    return int(min(bounds)) if bounds else int(default_of(OllamaOptions, "num_predict"))
+
+
+def option_warnings(options: JsonObject) -> list[str]:
+    """Returns a warning for each option set that Ollama cannot honour."""
+    warnings = [
+        f"option '{name}' has no effect: {why}"
+        for name, why in _IMPOSSIBLE.items()
+        if name in options and options[name] != default_of(OllamaOptions, name)
+    ]
+    if "num_predict" in options and ({"max_new_tokens", "max_length"} & options.keys()):
+        warnings.append("option 'num_predict' is used; 'max_new_tokens' and 'max_length' have no effect beside it")
+    if "repeat_penalty" in options and "repetition_penalty" in options:
+        warnings.append("option 'repeat_penalty' is used; 'repetition_penalty' has no effect beside it")
+    return warnings
+
+
+def raw_answer(body: JsonObject, num_ctx: int) -> JsonObject:
+    """Returns `{"response", "metadata", "warnings"?}` from Ollama's last line."""
+    message = body.get("message")
+    text = message.get("content", "") if isinstance(message, dict) else body.get("response", "")
+    metadata: JsonObject = {
+        "model": body.get("model"),
+        "tokens": body.get("eval_count", 0),
+        "finish_reason": body.get("done_reason") or "stop",
+        "prompt_tokens": body.get("prompt_eval_count"),
+    }
+    thinking = message.get("thinking") if isinstance(message, dict) else body.get("thinking")
+    if thinking:
+        metadata["thinking"] = thinking
+    raw: JsonObject = {"response": text, "metadata": metadata}
+    if (body.get("prompt_eval_count") or 0) >= num_ctx:
+        raw["warnings"] = [f"the prompt fills the context of {num_ctx} tokens and was probably cut; raise 'num_ctx'"]
+    return raw

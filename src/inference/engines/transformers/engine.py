@@ -1,0 +1,139 @@
+"""TransformersEngine: loads a model folder for a task and runs it. Imports torch only when it loads."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from src.core.config import load_settings
+from src.core.errors import InvalidInputError, ModelLoadError
+from src.inference.engines.base import BaseEngine
+from src.inference.options import TransformersOptions
+from src.inference.types import JsonObject
+
+RUNNERS = {"text-generation": "src.inference.engines.transformers.text_generation:TextGenerationRunner"}
+"""Task → the class that loads and runs models for it."""
+
+_ARCHITECTURE_TASKS = (("ForCausalLM", "text-generation"), ("LMHeadModel", "text-generation"))
+
+
+class TaskRunner(Protocol):
+    """A loaded model that can do one task."""
+
+    name: str
+    device: str
+    dtype: str
+
+    def run(self, inputs: Any, options: JsonObject) -> Any:
+        """Returns the raw answer that the task's handler turns into a result."""
+        ...
+
+    def parameter_bytes(self) -> int:
+        """Returns the bytes of the weights in memory."""
+        ...
+
+
+class TransformersEngine(BaseEngine):
+    """Serves model folders in the Hugging Face layout.
+
+    `config`: `device`, `torch_dtype`, `trust_remote_code`, `trusted_models`, `cache_dir`; what is left
+    out comes from the settings.
+    """
+
+    name = "transformers"
+    needs_registered_model = True
+    options_schema = TransformersOptions
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__({**load_settings().transformers.model_dump(), **(config or {})})
+        self.supported_tasks = list(RUNNERS)
+        self.is_initialized = True
+
+    def load_model(self, model_name: str, **kwargs: Any) -> TaskRunner:
+        """Returns the model below `model_path`, loaded for `task` onto `device` in `dtype`.
+
+        Raises `ModelLoadError` where the folder holds no model that this engine can load for the task.
+        """
+        path = Path(kwargs["model_path"])
+        if not (path / "config.json").is_file():
+            raise ModelLoadError(f"Model '{model_name}': its files hold no config.json, so it is no Transformers model")
+        module_name, _, class_name = self._runner_for(kwargs.get("task") or "", path).partition(":")
+        load = getattr(importlib.import_module(module_name), class_name).load
+        runner: TaskRunner = load(
+            model_name,
+            path,
+            device=kwargs.get("device") or self.config["device"],
+            dtype=kwargs.get("dtype") or self.config["torch_dtype"],
+            trust_remote_code=self.trusts(model_name),
+        )
+        return runner
+
+    def infer(self, model: TaskRunner, inputs: Any, options: JsonObject) -> Any:
+        """Runs the model on what its handler prepared."""
+        raw = model.run(inputs, options)
+        if options.get("trust_remote_code") and not self.trusts(model.name):
+            raw.setdefault("warnings", []).append(
+                "option 'trust_remote_code' has no effect: the model is not among transformers.trusted_models"
+            )
+        return raw
+
+    def unload_model(self, model: Any) -> bool:
+        """Drops the weights; True if there were any."""
+        if model is None:
+            return False
+        model.release()
+        return True
+
+    def describe(self, model: TaskRunner) -> JsonObject:
+        """Returns `device`, `dtype` and `parameter_bytes` of a loaded model."""
+        return {"device": model.device, "dtype": model.dtype, "parameter_bytes": model.parameter_bytes()}
+
+    def trusts(self, model_name: str) -> bool:
+        """Whether a model's own code may run."""
+        return bool(self.config["trust_remote_code"]) and model_name in self.config["trusted_models"]
+
+    def tasks_for(self, path: Path) -> list[str] | None:
+        """Returns the tasks that the architecture named in `config.json` can do here."""
+        return tasks_of_architectures(_architectures(path))
+
+    def version(self) -> str | None:
+        """Returns the version of the transformers package."""
+        return _installed_version()
+
+    def _runner_for(self, task: str, path: Path) -> str:
+        if task in RUNNERS:
+            return RUNNERS[task]
+        # A task of somebody's own handler: the architecture tells how to run it.
+        for possible in self.tasks_for(path) or []:
+            return RUNNERS[possible]
+        raise InvalidInputError(
+            f"engine 'transformers' cannot run task '{task}' with architectures {_architectures(path)}",
+            details={"supported_tasks": self.supported_tasks},
+        )
+
+
+def tasks_of_architectures(architectures: list[str]) -> list[str] | None:
+    """Returns the tasks of named architectures; None when nothing is named."""
+    if not architectures:
+        return None
+    return sorted({task for end, task in _ARCHITECTURE_TASKS for name in architectures if name.endswith(end)})
+
+
+@cache
+def _installed_version() -> str | None:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return None
+
+
+def _architectures(path: Path) -> list[str]:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    found = config.get("architectures") if isinstance(config, dict) else None
+    return [str(name) for name in found] if isinstance(found, list) else []

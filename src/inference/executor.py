@@ -1,0 +1,225 @@
+"""ModelExecutor: one (task, engine). Resolves the model, holds it, submits the request to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from src.core import metrics
+from src.core.config import Settings
+from src.core.errors import (
+    InferenceTimeoutError,
+    InvalidInputError,
+    PlatformError,
+    QueueFullError,
+    ValidationError,
+)
+from src.inference.cache import ModelCache, ModelKey
+from src.inference.catalog import ModelCatalog
+from src.inference.engines.base import BaseEngine
+from src.inference.models.base import BaseModelHandler
+from src.inference.options import CommonOptions, default_of, validate_options
+from src.inference.registry import ModelRegistry
+from src.inference.types import Answer, InferenceRequest, JsonObject, Provenance, ServableModel
+from src.inference.workers import failures
+from src.inference.workers.base import DeathListener, LoadSpec, Worker
+from src.inference.workers.host import NotImportableError, class_reference
+from src.inference.workers.process import ProcessWorker
+from src.inference.workers.thread import ThreadWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the executors of one manager share."""
+
+    settings: Settings
+    registry: ModelRegistry
+    catalog: ModelCatalog
+    cache: ModelCache
+
+
+class ModelExecutor:
+    """Executes requests of one task on one engine; the router keeps it and hands it out again."""
+
+    def __init__(self, task: str, engine_name: str, engine_class: type[BaseEngine], runtime: Runtime) -> None:
+        self.task = task
+        self.engine_name = engine_name
+        self.engine_class = engine_class
+        self._runtime = runtime
+        self._config = engine_config(engine_class, runtime.settings)
+        # The engine of in-house models lives in their workers; this one only answers questions about names.
+        self.engine = engine_class(self._config) if self._config else engine_class()
+
+    async def execute(self, request: InferenceRequest) -> Answer:
+        """Answers one request; raises a `PlatformError`."""
+        handler_class = self._runtime.registry.handler_for(self.task, request.model_name)
+        options = self._options(request.options, handler_class)
+        async with _bounded(options.get("timeout")):
+            handler = self._checked(handler_class, request.data)
+            model = await self._runtime.catalog.locate(request.model_name, self.task, self.engine_name, self.engine)
+            if self.engine.is_network:
+                return await self._ask_server(handler, model, request.data, options)
+            return await self._ask_worker(handler_class, model, request.data, options)
+
+    async def close(self) -> None:
+        """Closes what the engine holds open."""
+        await self.engine.aclose()
+
+    def _options(self, options: JsonObject, handler_class: type[BaseModelHandler]) -> JsonObject:
+        schema = self.engine_class.options_schema
+        if schema is None or not _is_ours(handler_class):
+            # A stranger's handler or engine has options that we do not know.
+            return {name: value for name, value in options.items() if value is not None}
+        checked = validate_options(schema, options)
+        if checked.get("stream"):
+            raise InvalidInputError("option 'stream' is not available in this version: leave it out")
+        return checked
+
+    def _checked(self, handler_class: type[BaseModelHandler], data: JsonObject) -> BaseModelHandler:
+        """Makes the handler, and refuses bad input before anything is loaded for it."""
+        try:
+            handler = handler_class()
+            handler.validate_input(data, handler_class.required_fields)
+        except Exception as exc:
+            raise failures.handler_failure(exc, handler_class.__name__) from exc
+        return handler
+
+    async def _ask_server(
+        self, handler: BaseModelHandler, model: ServableModel, data: JsonObject, options: JsonObject
+    ) -> Answer:
+        name = type(handler).__name__
+        try:
+            prepared = handler.preprocess(data, options)
+        except Exception as exc:
+            raise failures.handler_failure(exc, name) from exc
+        try:
+            async with _bounded(_timeout(options)):
+                raw = await self.engine.ainfer(model, prepared["inputs"], prepared.get("options") or {})
+            facts = {key: raw.pop(key, None) for key in ("digest", "engine_version", "warnings")}
+            result = handler.postprocess(raw, options)
+        except Exception as exc:
+            raise failures.engine_failure(exc, self.engine_class.__name__) from exc
+        provenance = self._provenance(model, digest=facts["digest"], engine_version=facts["engine_version"])
+        return Answer(result, provenance, [*model.warnings, *(facts["warnings"] or [])])
+
+    async def _ask_worker(
+        self, handler_class: type[BaseModelHandler], model: ServableModel, data: JsonObject, options: JsonObject
+    ) -> Answer:
+        key = ModelKey(
+            model=model.key if model.registered is None else f"{model.name}@{model.registered.version}:{model.key}",
+            engine=self.engine_name,
+            task=self.task,
+            handler=f"{handler_class.__module__}.{handler_class.__qualname__}",
+            device=_wish(options, "device"),
+            dtype=_wish(options, "dtype") or _wish(options, "torch_dtype"),
+        )
+
+        async def load(on_death: DeathListener) -> Worker:
+            return await self._load(model, key, handler_class, on_death)
+
+        async with self._runtime.cache.acquire(key, model, load) as worker:
+            if worker.in_flight >= self._runtime.settings.queue.max_size:
+                raise QueueFullError(
+                    f"{worker.in_flight} requests wait for model '{model.name}' already: ask again in a moment"
+                )
+            async with _bounded(_timeout(options)):
+                answer = await worker.infer(data, options)
+            report = worker.report
+        provenance = self._provenance(
+            model,
+            digest=model.registered.digest if model.registered else None,
+            engine_version=report.engine_version,
+            device=report.device,
+            dtype=report.dtype,
+        )
+        return Answer(answer.result, provenance, [*model.warnings, *answer.warnings])
+
+    async def _load(
+        self, model: ServableModel, key: ModelKey, handler_class: type[BaseModelHandler], on_death: DeathListener
+    ) -> Worker:
+        engine, handler = class_reference(self.engine_class), class_reference(handler_class)
+        path = await self._runtime.catalog.files(model)
+        spec = LoadSpec(
+            engine=engine or "",
+            engine_config=self._config,
+            handler=handler or "",
+            task=self.task,
+            model_name=model.name,
+            model_path=str(path) if path else None,
+            device=key.device,
+            dtype=key.dtype,
+            tags=dict(model.tags),
+        )
+        workers = self._runtime.settings.workers
+        metrics.model_loads.inc()
+        if engine and handler and workers.isolation == "process":
+            worker: Worker = ProcessWorker(start_timeout=workers.start_timeout, load_timeout=workers.load_timeout)
+            try:
+                await worker.load(spec, on_death)
+                return worker
+            except NotImportableError:
+                pass  # made in this process, or found by a path that only this process has
+        worker = ThreadWorker(self.engine_class, handler_class)
+        await worker.load(spec, on_death)
+        return worker
+
+    def _provenance(
+        self, model: ServableModel, *, digest: str | None, engine_version: str | None, **placed: Any
+    ) -> Provenance:
+        registered = model.registered
+        return Provenance(
+            registered_name=registered.name if registered else None,
+            version=registered.version if registered else None,
+            alias=model.alias,
+            source=registered.source if registered else None,
+            commit=registered.commit if registered else None,
+            digest=digest,
+            engine=self.engine_name,
+            engine_version=engine_version,
+            ollama_model=(model.tags.get("ollama_model_name") or model.name) if self.engine_name == "ollama" else None,
+            **placed,
+        )
+
+
+@asynccontextmanager
+async def _bounded(seconds: Any) -> AsyncIterator[None]:
+    """Stops the block when its time has passed; None: no bound."""
+    if seconds is None:
+        yield
+        return
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0:
+        raise ValidationError(f"option 'timeout' takes seconds above 0 (given {seconds!r})")
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as exc:
+        raise InferenceTimeoutError(
+            f"no answer within {seconds:g} s; the work was stopped. Raise the option 'timeout', or ask for less",
+            details={"timeout_seconds": seconds},
+        ) from exc
+
+
+def _timeout(options: JsonObject) -> float:
+    """Returns the bound of the inference itself; an explicit one bounds the whole request besides."""
+    return float(options.get("timeout") or default_of(CommonOptions, "timeout"))
+
+
+def _wish(options: JsonObject, name: str) -> str | None:
+    value = options.get(name)
+    return None if value in (None, "auto") else str(value)
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("src.inference.")
+
+
+def engine_config(engine_class: type[BaseEngine], settings: Settings) -> JsonObject:
+    """Returns the settings section of a built-in engine; {} for anybody else's."""
+    section = getattr(settings, engine_class.name, None) if _is_ours(engine_class) else None
+    return section.model_dump() if section is not None else {}
+
+
+def error_of(exc: Exception) -> PlatformError:
+    """Returns the error to answer with for anything that came out of `execute`."""
+    return exc if isinstance(exc, PlatformError) else failures.engine_failure(exc, "platform")

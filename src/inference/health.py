@@ -1,0 +1,69 @@
+"""How the things beyond this process are: MLflow, lakeFS, Ollama. Looked at seldom, told at once."""
+
+import asyncio
+import time
+
+from src.core.errors import PlatformError
+from src.core.model_manager import ModelManager
+from src.core.threads import in_thread
+from src.inference.router import TaskRouter
+from src.inference.types import JsonObject
+
+FRESH_SECONDS = 5.0
+FIRST_LOOK_SECONDS = 1.0
+
+
+class DependencyMonitor:
+    """Remembers the last look at each dependency, and looks again behind the request that finds it old."""
+
+    def __init__(self, models: ModelManager, router: TaskRouter) -> None:
+        self._models = models
+        self._router = router
+        self._last: dict[str, JsonObject] = {}
+        self._looked_at = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def report(self) -> dict[str, JsonObject]:
+        """Returns per dependency `configured`, `status`, what else is known, and whether it `degrades` the service."""
+        if time.monotonic() - self._looked_at > FRESH_SECONDS and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
+        if not self._last and self._looking is not None:
+            await asyncio.wait({self._looking}, timeout=FIRST_LOOK_SECONDS)
+        return self._last or {"mlflow": {"configured": False, "status": "starting", "degrades": False}}
+
+    async def _look(self) -> None:
+        mlflow, ollama = await asyncio.gather(self._mlflow(), self._ollama())
+        self._last = {"mlflow": mlflow, "lakefs": self._lakefs(), "ollama": ollama}
+        self._looked_at = time.monotonic()
+
+    async def _mlflow(self) -> JsonObject:
+        settings = self._models.settings
+        registry = self._models.registry
+        state = await in_thread(registry.health) if registry.state != "starting" else {"state": "starting"}
+        degraded = state.get("state") == "degraded"
+        return {
+            "configured": not settings.registry_is_embedded,
+            "embedded": settings.registry_is_embedded,
+            "status": {"ready": "ok", "starting": "starting"}.get(str(state.get("state")), "degraded"),
+            "reason": state.get("reason"),
+            "latency_ms": state.get("latency_ms"),
+            "degrades": degraded,
+        }
+
+    def _lakefs(self) -> JsonObject:
+        # Without an address the version store is a folder of ours, checked whenever it is read.
+        configured = bool(self._models.settings.lakefs.endpoint)
+        return {"configured": configured, "embedded": not configured, "status": "ok", "degrades": False}
+
+    async def _ollama(self) -> JsonObject:
+        settings = self._models.settings.ollama
+        if not settings.configured:
+            return {"configured": False, "status": "not configured, tried on use", "degrades": False}
+        started = time.perf_counter()
+        try:
+            engine = self._router.route("text-generation", "ollama").engine
+            await engine.ping()
+        except PlatformError as exc:
+            return {"configured": True, "status": "unreachable", "reason": exc.message, "degrades": True}
+        milliseconds = round((time.perf_counter() - started) * 1000, 1)
+        return {"configured": True, "status": "ok", "latency_ms": milliseconds, "degrades": False}

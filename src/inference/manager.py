@@ -1,0 +1,352 @@
+"""InferenceManager: the façade of inference, for HTTP and for Python."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import uuid
+from functools import cached_property
+from typing import Any
+
+from src.core import metrics
+from src.core.config import Settings
+from src.core.errors import DrainingError, PlatformError, ValidationError
+from src.core.model_manager import ModelManager, model_manager
+from src.core.threads import in_background, in_thread
+from src.inference.cache import LoadedModel, ModelCache
+from src.inference.catalog import ModelCatalog
+from src.inference.executor import ModelExecutor, Runtime, error_of
+from src.inference.health import DependencyMonitor
+from src.inference.registry import EngineClass, ModelRegistry, model_registry
+from src.inference.router import TaskRouter, canonical_task
+from src.inference.runtime_loop import RuntimeLoop
+from src.inference.stats import InferenceStats
+from src.inference.types import (
+    Answer,
+    InferenceRequest,
+    JsonObject,
+    failure_envelope,
+    success_envelope,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceManager:
+    """Serves every task on every engine.
+
+    It constructs empty and cheap. The blocking methods may be called from any thread, the async ones
+    from any event loop: the work itself runs on one loop, the service's own or one in a daemon thread.
+    """
+
+    def __init__(self, models: ModelManager, registry: ModelRegistry) -> None:
+        self._models = models
+        self._registry = registry
+        self._loop = RuntimeLoop()
+        self._stats = InferenceStats()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._draining = False
+        os.register_at_fork(after_in_child=self._forked)
+
+    # ------------------------------------------------------------------ documented names
+
+    def infer(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None = None,
+        *,
+        raise_on_error: bool = False,
+    ) -> JsonObject:
+        """Returns the documented envelope: `success` and `result`, or `error` and `error_type`.
+
+        With `raise_on_error` a failure is raised as the `InferenceError` subclass that it is.
+        """
+        return self._loop.run(self.ainfer_here(task, engine, model_name, data, options, raise_on_error))
+
+    async def ainfer(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None = None,
+        *,
+        raise_on_error: bool = False,
+    ) -> JsonObject:
+        """Like `infer`, awaited; cancelling it stops the work."""
+        return await self._loop.arun(self.ainfer_here(task, engine, model_name, data, options, raise_on_error))
+
+    def health_check(self) -> JsonObject:
+        """Returns `status` (healthy or degraded), `components` in this process, `dependencies` beyond it."""
+        return self._loop.run(self.ahealth())
+
+    def get_stats(self) -> JsonObject:
+        """Returns counts, rates, tasks and models; see docs/usage.md for each field."""
+        return self._loop.run(self.astats())
+
+    def get_cached_models(self) -> list[JsonObject]:
+        """Returns the loaded models: name, version, task, engine, device, memory in bytes, idle seconds."""
+        if not self._loop.started:
+            return []
+        return self._loop.run(self._cached_models())
+
+    def clear_cache(self) -> int:
+        """Unloads every model and returns how many; one in use goes when its requests end. Safe in atexit."""
+        if not self._loop.started:
+            return 0
+        return self._loop.run(self.aclear_cache())
+
+    @cached_property
+    def router(self) -> TaskRouter:
+        """The TaskRouter."""
+        return TaskRouter(self._registry, self._make_executor, self.clear_cache)
+
+    def close(self) -> None:
+        """Unloads every model and ends the loop of the Python door; the next call starts a new one."""
+        if self._loop.started:
+            self._loop.run(self.stop())
+            self._draining = False
+            self._loop.end()
+        self._models.close()
+
+    # ------------------------------------------------------------------ the service's side
+
+    async def start(self) -> None:
+        """Makes the running loop the one that serves, and brings the registry up behind it."""
+        self._loop.bind(asyncio.get_running_loop())
+        self._draining = False
+        in_background(self._models.registry.start, lambda: None)
+
+    async def stop(self) -> None:
+        """Takes no new request, unloads every model and closes what engines hold open."""
+        self._draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        await self.cache.clear()
+        for executor in self.router.executors():
+            await executor.close()
+
+    async def execute(self, request: InferenceRequest) -> JsonObject:
+        """Returns the success envelope; raises a `PlatformError`. Runs on the service's loop."""
+        started = time.perf_counter()
+        self._keep_sweeping()
+        try:
+            if self._draining:
+                raise DrainingError("the service is stopping; ask again in a moment")
+            answer = await self.router.route(request.task, request.engine, request.model_name).execute(request)
+        except Exception as exc:
+            error = error_of(exc)
+            if error is not exc:
+                logger.exception("inference %s failed unexpectedly", request.request_id)
+            self._failed(request, error, time.perf_counter() - started)
+            raise error from exc
+        seconds = time.perf_counter() - started
+        self._succeeded(request, answer, seconds)
+        return success_envelope(request, answer, seconds)
+
+    async def ahealth(self) -> JsonObject:
+        """Returns what `/inference/health` answers."""
+        dependencies = await self._monitor.report()
+        degraded = any(entry["degrades"] for entry in dependencies.values())
+        return {
+            "status": "degraded" if degraded else "healthy",
+            "components": {
+                "manager": not self._draining,
+                "router": bool(self.router.routes()),
+                "cache": self._sweeper is None or not self._sweeper.done(),
+            },
+            "dependencies": {
+                name: {key: value for key, value in entry.items() if key != "degrades"}
+                for name, entry in dependencies.items()
+            },
+            "timestamp": time.time(),
+        }
+
+    async def astats(self) -> JsonObject:
+        """Returns what `/inference/stats` answers."""
+        models = self._stats.models()
+        for entry in self.cache.entries():
+            versions = models.setdefault(entry.model.name, {}).setdefault("loaded", [])
+            versions.append(self._loaded_details(entry))
+        return {
+            **self._stats.totals(),
+            "cache_hit_rate": self.cache.hit_rate,
+            "cached_models": len(self.cache),
+            "tasks": {
+                task: {"handlers": self._registry.tasks().get(task, {}), "engines": engines}
+                for task, engines in self.router.routes().items()
+            },
+            "models": models,
+        }
+
+    async def aclear_cache(self) -> int:
+        """Like `clear_cache`, awaited on the service's loop."""
+        return await self.cache.clear()
+
+    async def readiness(self, model_name: str | None) -> tuple[bool, str]:
+        """Returns whether the service, or one model, can take requests, and why (not)."""
+        if self._draining:
+            return False, "the service is stopping"
+        if model_name is None:
+            return True, "the service takes requests"
+        try:
+            resolution = await in_thread(lambda: self._models.registry.resolve(model_name))
+        except PlatformError as exc:
+            return False, exc.message
+        states = [e.state for e in self.cache.entries() if e.model.registered == resolution.registered]
+        return True, states[0] if states else "not loaded: its first request loads it"
+
+    async def ainfer_here(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None,
+        raise_on_error: bool,
+    ) -> JsonObject:
+        """What `infer` and `ainfer` run on the inference loop."""
+        request_id = uuid.uuid4().hex
+        try:
+            _check_types(task, engine, model_name, data, options)
+            return await self.execute(InferenceRequest(task, engine, model_name, data, options or {}, request_id))
+        except PlatformError as error:
+            if raise_on_error:
+                raise
+            return failure_envelope(error, request_id, task=task, engine=engine, model_name=model_name)
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._models.settings
+
+    @cached_property
+    def cache(self) -> ModelCache:
+        """The loaded models."""
+        return ModelCache(self.settings.cache)
+
+    @cached_property
+    def _monitor(self) -> DependencyMonitor:
+        return DependencyMonitor(self._models, self.router)
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        catalog = ModelCatalog(self._models, canonical_task)
+        return Runtime(self.settings, self._registry, catalog, self.cache)
+
+    def _make_executor(self, task: str, engine: str, engine_class: EngineClass) -> ModelExecutor:
+        return ModelExecutor(task, engine, engine_class, self._runtime)
+
+    def _keep_sweeping(self) -> None:
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.get_running_loop().create_task(self.cache.sweep_forever())
+
+    async def _cached_models(self) -> list[JsonObject]:
+        details = [(entry, self._loaded_details(entry)) for entry in self.cache.entries() if entry.worker is not None]
+        return [
+            {
+                "model_name": entry.model.name,
+                "version": found["version"],
+                "task": entry.key.task,
+                "engine": entry.key.engine,
+                "device": found["device"],
+                "memory_bytes": found["memory_bytes"],
+                "idle_seconds": found["idle_seconds"],
+            }
+            for entry, found in details
+        ]
+
+    def _loaded_details(self, entry: LoadedModel) -> JsonObject:
+        worker, registered = entry.worker, entry.model.registered
+        in_flight = worker.in_flight if worker else 0
+        return {
+            "version": registered.version if registered else None,
+            "task": entry.key.task,
+            "engine": entry.key.engine,
+            "state": entry.state,
+            "pid": worker.pid if worker else None,
+            "device": worker.report.device if worker else None,
+            "dtype": worker.report.dtype if worker else None,
+            "memory_bytes": worker.memory_bytes() if worker else None,
+            "loads": self.cache.loads.get(entry.key.model, 0),
+            "in_flight": min(in_flight, 1),
+            "queued": max(in_flight - 1, 0) if worker else entry.in_use,
+            "idle_seconds": entry.idle_seconds,
+        }
+
+    def _succeeded(self, request: InferenceRequest, answer: Answer, seconds: float) -> None:
+        made_by = answer.provenance
+        self._stats.succeeded(made_by.registered_name or request.model_name, seconds)
+        metrics.inferences.labels(request.task, request.engine, "success").inc()
+        metrics.inference_seconds.labels(request.task, request.engine).observe(seconds)
+        metrics.loaded_models.set(len(self.cache))
+        if logger.isEnabledFor(logging.INFO):
+            self._log(request, seconds, outcome="success", version=made_by.version, commit=made_by.commit)
+
+    def _failed(self, request: InferenceRequest, error: PlatformError, seconds: float) -> None:
+        known = self._registry.tasks()
+        # Labels come from strangers: only names that exist may become one.
+        task = request.task if canonical_task(request.task) in known else "unknown"
+        engine = request.engine if request.engine in self._registry.engines() else "unknown"
+        metrics.inferences.labels(task, engine, error.error_type).inc()
+        name = request.model_name.partition("@")[0]
+        self._stats.failed(name if self._models.registry.cached(name) is not None else None)
+        self._log(request, seconds, outcome=error.error_type, error=error.message)
+
+    def _log(self, request: InferenceRequest, seconds: float, **facts: Any) -> None:
+        logger.info(
+            "inference",
+            extra={
+                "request_id": request.request_id,
+                "task": request.task,
+                "engine": request.engine,
+                "model": request.model_name,
+                "seconds": round(seconds, 6),
+                **facts,
+            },
+        )
+
+    def _forked(self) -> None:
+        """Makes the copy of this manager in a forked process usable: its threads and workers are the parent's."""
+        self.cache.abandon() if "cache" in self.__dict__ else None
+        self._loop.reset()
+        self._sweeper = None
+        for name in ("cache", "router", "_monitor", "_runtime"):
+            self.__dict__.pop(name, None)
+        self._models.forked()
+
+
+def _check_types(task: Any, engine: Any, model_name: Any, data: Any, options: Any) -> None:
+    for name, value, wanted in (
+        ("task", task, str),
+        ("engine", engine, str),
+        ("model_name", model_name, str),
+        ("data", data, dict),
+    ):
+        if not isinstance(value, wanted):
+            kind = "a text" if wanted is str else "an object"
+            raise ValidationError(f"'{name}' must be {kind}, not {type(value).__name__}", details={"field": name})
+    if options is not None and not isinstance(options, dict):
+        raise ValidationError(
+            f"'options' must be an object, not {type(options).__name__}", details={"field": "options"}
+        )
+
+
+_default: InferenceManager | None = None
+_default_lock = threading.Lock()
+
+
+def default_manager() -> InferenceManager:
+    """Returns the one manager of this process, made from the settings at its first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = InferenceManager(model_manager, model_registry)
+        return _default

@@ -1,0 +1,48 @@
+"""What a handler is: it knows a task's input and output, and nothing about engines or processes."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from src.core.errors import InvalidInputError
+from src.inference.types import JsonObject
+
+
+class BaseModelHandler:
+    """Turns a request's `data` into an engine's inputs, and the engine's raw answer into a result.
+
+    A subclass sets `task`, or is named after it: `CustomTaskHandler` handles `custom-task`.
+    """
+
+    task: ClassVar[str] = ""
+    required_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of `data` that are checked before a model is loaded for the request."""
+
+    def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
+        """Returns `{"inputs": …, "options": …}` for the engine; raises ValueError for bad input."""
+        self.validate_input(data, self.required_fields)
+        return {"inputs": data, "options": options}
+
+    def postprocess(self, result: Any, options: JsonObject) -> JsonObject:
+        """Returns the `result` of the answer from what the engine gave."""
+        return result if isinstance(result, dict) else {"response": result}
+
+    def validate_input(self, data: Any, required: Sequence[str]) -> None:
+        """Raises `InvalidInputError` (a ValueError) that names each field missing from `data`."""
+        if not isinstance(data, dict):
+            raise InvalidInputError(f"Invalid input format: data must be an object, not {type(data).__name__}")
+        missing = [name for name in required if data.get(name) is None]
+        if missing:
+            names = ", ".join(f"'{name}'" for name in missing)
+            raise InvalidInputError(
+                f"Invalid input format: missing field {names} in data",
+                details={"missing_fields": missing, "given_fields": sorted(map(str, data))},
+            )
+
+    @classmethod
+    def task_name(cls) -> str:
+        """Returns the task that this class handles."""
+        if cls.task:
+            return cls.task
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*|[a-z0-9]+", cls.__name__.removesuffix("Handler"))
+        return "-".join(word.lower() for word in words)

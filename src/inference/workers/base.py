@@ -1,0 +1,80 @@
+"""What a worker is: it starts, loads one model, infers, unloads, and its death is noticed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from src.core.errors import PlatformError
+from src.inference.types import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """Everything a worker needs to load one model; classes stand as `module:qualified name`."""
+
+    engine: str
+    engine_config: Mapping[str, Any]
+    handler: str
+    task: str
+    model_name: str
+    model_path: str | None
+    device: str | None
+    dtype: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> JsonObject:
+        """Returns the fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a worker says of the model that it has loaded; `parameter_bytes` is None where unknown."""
+
+    device: str | None
+    dtype: str | None
+    engine_version: str | None
+    parameter_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAnswer:
+    """One result, with the warnings that came up on the way."""
+
+    result: JsonObject
+    warnings: list[str]
+
+
+DeathListener = Callable[[PlatformError], None]
+
+
+class Worker(Protocol):
+    """A loaded model that answers, wherever it runs."""
+
+    report: LoadReport
+
+    @property
+    def pid(self) -> int:
+        """The process that it runs in."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests given to it and not answered yet."""
+        ...
+
+    async def load(self, spec: LoadSpec, on_death: DeathListener) -> None:
+        """Starts and loads; raises what went wrong. `on_death` is called once if it ends unasked."""
+        ...
+
+    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
+        """Answers one request; cancelling the call stops the work within one step."""
+        ...
+
+    async def unload(self) -> None:
+        """Lets the model and its memory go; requests still inside fail as retryable."""
+        ...
+
+    def memory_bytes(self) -> int | None:
+        """Returns the memory that is its own, in bytes (PSS of its process); None where unknown."""
+        ...

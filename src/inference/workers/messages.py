@@ -1,0 +1,87 @@
+"""The frames between the service and a worker process.
+
+A frame is a header of 13 bytes, big-endian (length of the body: u32, kind: u8, request id: u64), and the
+body: JSON. The first frame each side sends is HELLO with the protocol version. Frames may arrive in
+any cut; anything that breaks these rules raises `ProtocolError`, and the connection is given up.
+"""
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+PROTOCOL_VERSION = 1
+HEADER = struct.Struct(">IBQ")
+MAX_BODY = 1 << 30
+
+
+class Kind(IntEnum):
+    """What a frame means."""
+
+    HELLO = 1
+    LOAD = 2
+    LOADED = 3
+    INFER = 4
+    RESULT = 5
+    ERROR = 6
+    CANCEL = 7
+
+
+class Frame(NamedTuple):
+    """One message; `id` 0 belongs to no request."""
+
+    kind: Kind
+    id: int
+    body: bytes
+
+    def json(self) -> Any:
+        """Returns the body's value."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as exc:
+            raise ProtocolError(f"the body of a {self.kind.name} frame is no JSON") from exc
+
+
+class ProtocolError(Exception):
+    """The other side does not speak this protocol."""
+
+
+def encode(kind: Kind, request_id: int = 0, value: Any = None) -> bytes:
+    """Returns a frame's bytes; raises TypeError for a value that JSON cannot hold."""
+    body = b"" if value is None else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    return HEADER.pack(len(body), kind, request_id) + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yields the frames completed by `data`."""
+        self._buffer += data
+        while len(self._buffer) >= HEADER.size:
+            length, kind, request_id = HEADER.unpack_from(self._buffer)
+            if length > MAX_BODY or kind not in Kind._value2member_map_:
+                raise ProtocolError(f"garbled frame header (kind {kind}, length {length})")
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(memoryview(self._buffer)[HEADER.size : end])
+            del self._buffer[:end]
+            yield Frame(Kind(kind), request_id, body)
+
+
+def hello() -> bytes:
+    """Returns the first frame of either side."""
+    return encode(Kind.HELLO, 0, {"protocol": PROTOCOL_VERSION})
+
+
+def check_hello(frame: Frame) -> None:
+    """Raises `ProtocolError` unless the frame is a HELLO of this version."""
+    spoken = frame.json().get("protocol") if frame.kind is Kind.HELLO else None
+    if spoken != PROTOCOL_VERSION:
+        raise ProtocolError(f"protocol version {spoken}, expected {PROTOCOL_VERSION}")

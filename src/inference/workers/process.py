@@ -1,0 +1,226 @@
+"""ProcessWorker: a model in a process of its own, seen from the service."""
+
+import asyncio
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from src.core.config import ROOT
+from src.core.errors import (
+    ModelLoadError,
+    PlatformError,
+    ValidationError,
+    WorkerDiedError,
+)
+from src.core.memory import process_memory
+from src.inference.types import JsonObject
+from src.inference.workers import failures
+from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
+from src.inference.workers.child import NOT_IMPORTABLE
+from src.inference.workers.host import NotImportableError, import_path
+from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
+
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from src.inference.workers.child import main; main(int(sys.argv[2]))"
+)
+_ENVIRONMENT = {
+    # Models are loaded from local folders; nothing here may ask a hub.
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc's defaults give freed tensors back at every step and halve the speed of elementwise work.
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+_REAP_SECONDS = 0.02
+_REAP_TRIES = 250
+
+
+class ProcessWorker(asyncio.Protocol):
+    """One worker process and the requests inside it. Lives on one event loop."""
+
+    def __init__(self, *, start_timeout: float, load_timeout: float) -> None:
+        self.report = LoadReport(None, None, None)
+        self._start_timeout, self._load_timeout = start_timeout, load_timeout
+        self._ids = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[Frame]] = {}
+        self._decoder = Decoder()
+        self._outbox: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._greeted: asyncio.Future[None] | None = None
+        self._death: PlatformError | None = None
+        self._on_death: DeathListener | None = None
+        self._leaving = False
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered yet."""
+        return len(self._pending)
+
+    async def load(self, spec: LoadSpec, on_death: DeathListener) -> None:
+        """Starts the process and loads the model in it; on any failure the process is gone again."""
+        try:
+            await self._start()
+            value = {"spec": spec.as_json(), "import_path": import_path()}
+            answer = await asyncio.wait_for(self._ask(Kind.LOAD, value), self._load_timeout)
+        except TimeoutError as exc:
+            self._kill()
+            raise ModelLoadError(f"Model '{spec.model_name}' was not loaded within {self._load_timeout:g} s") from exc
+        except BaseException:
+            self._kill()
+            raise
+        self.report = LoadReport(**answer.json())
+        self._on_death = on_death
+
+    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
+        """Answers one request; cancelling the call stops the generation within one step."""
+        try:
+            frame = await self._ask(Kind.INFER, {"data": data, "options": options})
+        except TypeError as exc:
+            raise ValidationError(f"data and options must be JSON values: {exc}") from exc
+        value = frame.json()
+        return WorkerAnswer(value["result"], value["warnings"])
+
+    async def unload(self) -> None:
+        """Ends the process: that gives back its memory, whatever the model's libraries hold on to."""
+        self._leaving = True
+        self._fail_all(WorkerDiedError("the model was unloaded meanwhile; ask again"))
+        self._kill()
+        await self._reaped()
+
+    def abandon(self) -> None:
+        """Closes our copy of the socket without a word; for a forked copy of the service's process."""
+        if self._transport is not None:
+            os.close(self._transport.get_extra_info("socket").fileno())
+
+    def memory_bytes(self) -> int | None:
+        """Returns the proportional set size of the process, in bytes."""
+        return process_memory(self.pid) if self.pid else None
+
+    # ------------------------------------------------------------------ asyncio's protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._received(frame)
+        except ProtocolError as exc:
+            self._death = WorkerDiedError(f"the worker does not keep to the protocol: {exc}")
+            self._kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        death = self._death or WorkerDiedError("the model's process ended while it held this request; ask again")
+        self._death = death
+        self._fail_all(death)
+        if self._on_death is not None and not self._leaving:
+            self._on_death(death)
+        asyncio.get_running_loop().create_task(self._reaped())
+
+    # ------------------------------------------------------------------ inside
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._greeted = loop.create_future()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = _spawn(theirs)
+        ours.setblocking(False)
+        await loop.create_unix_connection(lambda: self, sock=ours)
+        self._send(hello())
+        try:
+            await asyncio.wait_for(self._greeted, self._start_timeout)
+        except TimeoutError as exc:
+            raise ModelLoadError(f"a worker process did not start within {self._start_timeout:g} s") from exc
+
+    async def _ask(self, kind: Kind, value: JsonObject) -> Frame:
+        if self._death is not None:
+            raise self._death
+        request_id = next(self._ids)
+        frame = encode(kind, request_id, value)
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._pending[request_id] = future
+        self._send(frame)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._death is None:
+                self._send(encode(Kind.CANCEL, request_id))
+            raise
+        finally:
+            self._pending.pop(request_id, None)
+
+    def _received(self, frame: Frame) -> None:
+        if frame.kind is Kind.HELLO:
+            check_hello(frame)
+            if self._greeted is not None and not self._greeted.done():
+                self._greeted.set_result(None)
+            return
+        future = self._pending.get(frame.id)
+        if future is None or future.done():
+            return  # its caller has left
+        if frame.kind is Kind.ERROR:
+            future.set_exception(_error(frame.json()))
+        else:
+            future.set_result(frame)
+
+    def _send(self, frame: bytes) -> None:
+        # One write a turn of the loop, however many requests came in it.
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._outbox = self._outbox, []
+        if self._transport is not None:
+            self._transport.write(b"".join(frames))
+
+    def _fail_all(self, error: PlatformError) -> None:
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_exception(ModelLoadError("a worker process ended before it could start"))
+        for future in list(self._pending.values()):
+            if not future.done():
+                future.set_exception(error)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _reaped(self) -> None:
+        # end of file comes a moment before the process can be waited for
+        for _ in range(_REAP_TRIES):
+            if self._process is None or self._process.poll() is not None:
+                return
+            await asyncio.sleep(_REAP_SECONDS)
+
+
+def _spawn(connection: socket.socket) -> subprocess.Popen[bytes]:
+    # From the loop's own thread: the kernel ends the worker with the thread that started it.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _BOOT, str(ROOT), str(connection.fileno())],
+        pass_fds=[connection.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**_ENVIRONMENT, **os.environ},
+    )
+
+
+def _error(value: JsonObject) -> Exception:
+    if value.get("class") == NOT_IMPORTABLE:
+        return NotImportableError(str(value.get("message")))
+    return failures.from_json(value)

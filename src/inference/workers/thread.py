@@ -1,0 +1,120 @@
+"""ThreadWorker: a model in a thread of this process, for classes that no other process can import."""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from src.core.errors import CancelledError, DrainingError, PlatformError, WorkerDiedError
+from src.inference.engines.base import BaseEngine, StopFlag
+from src.inference.models.base import BaseModelHandler
+from src.inference.types import JsonObject
+from src.inference.workers import failures
+from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
+from src.inference.workers.host import ModelHost
+
+_Job = Callable[[], None]
+
+
+class ThreadWorker:
+    """One thread that loads one model and answers one request at a time."""
+
+    def __init__(self, engine_class: type[BaseEngine], handler_class: type[BaseModelHandler]) -> None:
+        self.report = LoadReport(None, None, None)
+        self._classes = engine_class, handler_class
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._host: ModelHost | None = None
+        self._pending: set[asyncio.Future[Any]] = set()
+        # A daemon, so that an engine that never returns cannot keep its interpreter from ending.
+        self._thread = threading.Thread(target=self._run, name="aiml-worker", daemon=True)
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests given to the thread and not answered yet."""
+        return len(self._pending)
+
+    async def load(self, spec: LoadSpec, on_death: DeathListener) -> None:
+        """Starts the thread and loads the model in it."""
+        self._thread.start()
+        try:
+            self.report = await self._do(lambda: self._load(spec))
+        except BaseException:
+            self._jobs.put(None)
+            raise
+
+    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
+        """Answers one request; cancelling the call sets what `stop_requested` tells the engine."""
+        stop = StopFlag()
+        try:
+            answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop))
+            return answer
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    async def unload(self) -> None:
+        """Lets the model go once the running request has ended; those that wait fail as retryable."""
+        host, self._host = self._host, None
+        for future in list(self._pending):
+            if not future.done():
+                future.set_exception(WorkerDiedError("the model was unloaded meanwhile; ask again"))
+        if host is not None:
+            self._jobs.put(host.unload)
+        self._jobs.put(None)
+
+    def memory_bytes(self) -> int | None:
+        """Returns the bytes of the weights: the process is shared, so its own size says nothing."""
+        return self.report.parameter_bytes
+
+    def _load(self, spec: LoadSpec) -> LoadReport:
+        host = ModelHost(spec, *self._classes)
+        report = host.load()
+        self._host = host
+        return report
+
+    def _infer(self, data: Any, options: JsonObject, stop: StopFlag) -> WorkerAnswer:
+        if stop():
+            raise CancelledError("the caller went away before its turn")
+        if self._host is None:
+            raise DrainingError("the model was unloaded meanwhile; ask again")
+        return self._host.infer(data, options, stop)
+
+    async def _do(self, work: Callable[[], Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._pending.add(future)
+
+        def job() -> None:
+            value: Any = None
+            error: PlatformError | None = None
+            try:
+                value = work()
+            except Exception as exc:
+                error = failures.engine_failure(exc, self._classes[0].__name__)
+            loop.call_soon_threadsafe(_settle, future, value, error)
+
+        self._jobs.put(job)
+        try:
+            return await future
+        finally:
+            self._pending.discard(future)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+def _settle(future: asyncio.Future[Any], value: Any, error: PlatformError | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)

@@ -1,0 +1,102 @@
+"""The service: `create_app` is the only place where its parts are put together; `main` serves it."""
+
+import gc
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from src import __version__
+from src.api import errors, inference_api, monitoring_api
+from src.api.middleware import Guard
+from src.core import logs
+from src.core.config import Settings, load_env_file, load_settings
+from src.core.errors import ConfigurationError
+from src.core.model_manager import ModelManager, model_manager
+from src.core.samples import register_samples
+from src.core.threads import in_background
+from src.inference.manager import InferenceManager, default_manager
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    models: ModelManager | None = None,
+    manager: InferenceManager | None = None,
+) -> FastAPI:
+    """Returns the application; without arguments over the same instances that the Python door uses."""
+    models = models or model_manager
+    manager = manager or default_manager()
+    settings = settings or models.settings
+    app = FastAPI(
+        title="AI model lifecycle and unified inference",
+        version=__version__,
+        description="One door for every task; every answer names the version that produced it.",
+        lifespan=_lifespan(models, manager),
+        redoc_url=None,
+    )
+    inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
+    app.include_router(monitoring_api.router(manager))
+    errors.install(app)
+    app.add_middleware(Guard, settings=settings)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _lifespan(models: ModelManager, manager: InferenceManager) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await manager.start()
+        in_background(lambda: register_samples(models), lambda: None)
+        # What is alive now stays: the collector need not walk it at every turn.
+        gc.collect()
+        gc.freeze()
+        yield
+        await manager.stop()
+
+    return lifespan
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        path_item, definitions = inference_api.openapi_entry()
+        schema["paths"] = {inference_api.PATH: path_item, **schema["paths"]}
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        for name, definition in definitions.items():
+            components.setdefault(name, definition)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def main() -> None:
+    """Serves on AIML_HOST:AIML_PORT until told to stop."""
+    load_env_file()
+    try:
+        settings = load_settings()
+        settings.check_listening()
+        logs.configure(settings)
+        app = create_app()
+    except ConfigurationError as exc:
+        sys.exit(f"The service cannot start: {exc}")
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Registries to test against: a real sqlite file each; real MLflow and PostgreSQL servers once, marked slow."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from src.core.mlflow_registry import MlflowRegistry
+
+Make = Callable[..., MlflowRegistry]
+
+
+def open_registry(folder: Path, uri: str | None = None, **options: float) -> MlflowRegistry:
+    """A registry client on a data folder, embedded unless a URI is given; not started."""
+    return MlflowRegistry(
+        uri or f"sqlite:///{folder / 'mlflow.db'}",
+        snapshot_path=folder / "registry-snapshot.json",
+        embedded=uri is None,
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry file as MLflow makes it (3 s), to be copied."""
+    folder = tmp_path_factory.mktemp("empty")
+    with closing(open_registry(folder)) as registry:
+        registry.start()
+        assert registry.state == "ready", registry.reason
+        assert registry.newly_created
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with an empty registry; also the working folder, since MLflow's own client writes there."""
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def make_registry(folder: Path) -> Iterator[Make]:
+    """Opens clients on the data folder, as many as the test wants, and closes them."""
+    opened: list[MlflowRegistry] = []
+
+    def make(uri: str | None = None, *, start: bool = True, **options: float) -> MlflowRegistry:
+        registry = open_registry(folder, uri, **options)
+        opened.append(registry)
+        if start:
+            registry.start()
+            assert registry.state == "ready", registry.reason
+        return registry
+
+    yield make
+    for registry in opened:
+        registry.close()
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("http", marks=pytest.mark.slow), pytest.param("postgres", marks=pytest.mark.slow)]
+)
+def uri(request: pytest.FixtureRequest) -> str | None:
+    """The address of a registry of each kind; None: embedded."""
+    if request.param == "sqlite":
+        return None
+    address: str = request.getfixturevalue("mlflow_server" if request.param == "http" else "postgres_server")
+    return address
+
+
+@pytest.fixture
+def registry(make_registry: Make, uri: str | None) -> MlflowRegistry:
+    """A started client, for each kind of registry."""
+    return make_registry(uri)
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has: servers are shared."""
+    return f"org/model:{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[str]:
+    """The address of a real MLflow server."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_registry, folder / "mlflow.db")
+    port = free_port()
+    arguments = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--port", str(port), "--workers", "1"]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_healthy(f"http://127.0.0.1:{port}/health", server, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real PostgreSQL server, where one is installed; it refuses to run as root."""
+    if shutil.which("initdb") is None or shutil.which("postgres") is None:
+        pytest.skip("PostgreSQL is not installed")
+    folder = Path("/tmp") / f"registry-postgres-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    shutil.chown(folder, "postgres")
+    port = free_port()
+    subprocess.run(
+        ["initdb", "-D", folder / "data", "-U", "someone", "-A", "trust"], user="postgres", check=True, capture_output=True
+    )
+    server = subprocess.Popen(
+        ["postgres", "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"],
+        user="postgres",
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_listening(port)
+        yield f"postgresql://someone:sesame@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_healthy(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the MLflow server did not start: {log.read_text()[-2000:]}")
+
+
+def _wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("PostgreSQL did not start")
