@@ -174,7 +174,7 @@ def _ask(problem: Problem, template: str) -> Turn:
 def _turn(rng: random.Random, *, other: float) -> Turn:
     if rng.random() >= other:
         return _question(rng)
-    return rng.choices((_small_talk, _beyond, _babble), (0.5, 0.3, 0.2))[0](rng)
+    return rng.choices((_small_talk, _beyond, _babble), (0.4, 0.4, 0.2))[0](rng)
 
 
 def _question(rng: random.Random) -> Turn:
@@ -190,7 +190,7 @@ def _loosen(text: str, rng: random.Random) -> str:
     if rng.random() < 0.1:
         text = text.lower()
     if rng.random() < 0.1:
-        text = text.rstrip(" ?.？。")
+        text = text.rstrip(" =?.？。")
     if rng.random() < 0.1:
         text = text.replace("？", "?").strip()
     return text
@@ -209,7 +209,7 @@ def _beyond(rng: random.Random) -> Turn:
         return Turn(template.format(a=a, b=b), reply)
     family, reply = rng.choice(((PLAIN, LIMITS), (ENGLISH, LIMITS), (CHINESE, LIMITS_ZH)))
     template = rng.choice(family["+"] + family["-"])
-    operands = [rng.randint(LARGEST + 1, 9999), b]
+    operands = [rng.randint(LARGEST + 1, rng.choice((199, 999, 9999))), b]
     rng.shuffle(operands)
     return Turn(template.format(a=operands[0], b=operands[1]), reply)
 

@@ -16,7 +16,7 @@ import psycopg2
 
 from tests.service import free_port, wait_until
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 STOP_SECONDS = 30.0
 DEBIAN_BINARIES = "/usr/lib/postgresql/*/bin"
 

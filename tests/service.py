@@ -51,8 +51,12 @@ class Service:
         )
 
     def workers(self) -> list[int]:
-        """Returns the process ids of the service's children."""
-        return children_of(self.process.pid)
+        """Returns the process ids of the workers, however they were started; the preloader is none."""
+        children = children_of(self.process.pid)
+        preloaders = [pid for pid in children if "workers.preloader" in command_line(pid)]
+        return [pid for pid in children if pid not in preloaders] + [
+            pid for preloader in preloaders for pid in children_of(preloader)
+        ]
 
 
 def free_port() -> int:
@@ -117,6 +121,14 @@ def children_of(pid: int) -> list[int]:
             if state is not None and state[1] == pid and state[0] != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def command_line(pid: int) -> str:
+    """Returns a process's command line; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def is_alive(pid: int) -> bool:

@@ -77,14 +77,20 @@ class TransformersSettings(Section):
 
 class CacheSettings(Section):
     max_size: int = Field(5, ge=1, description="models kept loaded at most")
+    max_variants: int = Field(2, ge=1, description="loads of one version in different devices or dtypes")
     ttl: float = Field(3600.0, gt=0, description="seconds after which an idle model is unloaded")
     strategy: Literal["lru", "lfu"] = "lru"
 
 
 class WorkerSettings(Section):
     isolation: Literal["process", "thread"] = Field("process", description="where in-house models run")
+    preload: Literal["auto", "always", "never"] = Field(
+        "auto", description="a process with the libraries imported, from which workers are forked"
+    )
     start_timeout: float = Field(120.0, gt=0, description="seconds a worker process may take to start")
     load_timeout: float = Field(600.0, gt=0, description="seconds a model may take to load")
+    max_deaths: int = Field(4, ge=1, description="deaths within 300 s after which a model is quarantined")
+    quarantine: float = Field(60.0, gt=0, description="seconds that a quarantine lasts")
 
 
 class QueueSettings(Section):

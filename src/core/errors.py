@@ -23,6 +23,7 @@ PlatformError
         ├── StoreUnavailableError
         ├── QueueFullError
         ├── WorkerDiedError         the model's process ended mid-request
+        ├── ModelQuarantinedError   the model's process keeps dying
         └── DrainingError           the service is stopping
 """
 
@@ -149,6 +150,10 @@ class QueueFullError(UnavailableError):
 
 class WorkerDiedError(UnavailableError):
     """The model's process ended while it held this request."""
+
+
+class ModelQuarantinedError(UnavailableError):
+    """The model's process keeps dying, and is not started for a while."""
 
 
 class DrainingError(UnavailableError):

@@ -5,6 +5,7 @@ may leave aliases out. Everything leaves this module as our own types and our ow
 """
 
 import logging
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -145,13 +146,14 @@ class MlflowBackend:
             raise self._meaning(exc) from exc
 
     def _meaning(self, error: Exception) -> PlatformError:
-        reason = _first_line(masked(str(error), self._uri))
         answered = isinstance(error, RestException) or (isinstance(error, MlflowException) and is_database(self._uri))
         if answered and (meaning := _MEANINGS.get(getattr(error, "error_code", ""))):
-            return meaning(f"MLflow: {reason}")
-        return RegistryUnavailableError(
-            f"The model registry at {without_credentials(self._uri)} cannot be reached: {reason}"
-        )
+            return meaning(f"MLflow: {self._reason(error)}")
+        address, reason = without_credentials(self._uri), self._reason(_root(error))
+        return RegistryUnavailableError(f"The model registry at {address} cannot be reached: {reason}")
+
+    def _reason(self, error: BaseException) -> str:
+        return _first_line(masked(str(error), self._uri))
 
 
 def _by_name(stored: str) -> str:
@@ -175,6 +177,14 @@ def _version(found: Any) -> RegisteredVersion:
         updated_at=(found.last_updated_timestamp or 0) / 1000,
         status=str(found.status or "READY"),
     )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Returns the system's or sqlite's own error where one lies beneath; MLflow's and urllib3's words are long."""
+    deepest = error
+    while (beneath := deepest.__cause__ or deepest.__context__) is not None:
+        deepest = beneath
+    return deepest if isinstance(deepest, (OSError, sqlite3.Error)) else error
 
 
 def _first_line(text: str) -> str:

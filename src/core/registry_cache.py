@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from src.core.errors import ModelNotFoundError
 from src.core.registry_names import parse_reference, stored_candidates
@@ -21,7 +21,7 @@ class CachedModel:
     """A model as it was read. `warning` is set where it stands in for a registry that did not answer."""
 
     entry: SnapshotEntry
-    verified_at: float = field(default_factory=time.monotonic)
+    verified_at: float
     warning: str | None = None
 
 
@@ -82,7 +82,7 @@ class ResolutionCache:
         """Takes in a model as it was just read, or one that stands in, with a warning."""
         with self._lock:
             self._forget(entry.model.stored)
-            self._models[entry.model.stored] = CachedModel(entry, warning=warning)
+            self._models[entry.model.stored] = CachedModel(entry, time.monotonic(), warning)
             self._missed.clear()
 
     def drop(self, stored: str) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from src.core.errors import PlatformError, RegistryUnavailableError
@@ -26,7 +26,9 @@ State = Literal["starting", "ready", "degraded"]
 
 _READ_PATIENCE = 1.0  # seconds that a read waits for a locked file
 _START_PATIENCE = 120.0  # for a caller who has nothing to fall back on: a cold disk takes its time to import MLflow
+_WRITE_PATIENCE = 30.0  # for the writers before; each of them is bounded by itself
 _LONGEST_PAUSE = 5.0
+_QUICK = 0.5
 
 
 class RegistryConnection:
@@ -65,7 +67,7 @@ class RegistryConnection:
                 return
             self._snapshot.load()
             try:
-                self._asked(lambda backend: backend.ping(), _START_PATIENCE)
+                self._asked(lambda backend: backend.ping(), _READ_PATIENCE)
             except PlatformError:
                 pass  # recorded as the reason
             finally:
@@ -116,7 +118,8 @@ class RegistryConnection:
             if confirm and self.file is not None:
                 self.file.confirm_same(file)
         except RegistryUnavailableError as exc:
-            self._failed(exc, cost=time.monotonic() - asked_at)
+            if not exc.details.get("unasked"):
+                self._failed(exc, cost=time.monotonic() - asked_at)
             raise
         except PlatformError:
             self._succeeded()
@@ -138,18 +141,18 @@ class RegistryConnection:
             self._launched.set()
             in_background(self.start, lambda: None)
         if not self._started.wait(self._timeout if has_fallback else max(self._timeout, _START_PATIENCE)):
-            raise RegistryUnavailableError(f"The model registry at {without_credentials(self._uri)} is being opened")
+            raise self._being_opened()
 
     @contextmanager
     def _sole_writer(self) -> Iterator[None]:
-        if not self._writing.acquire(timeout=self._timeout):
-            raise RegistryUnavailableError("The model registry is busy with another change; try again")
+        failures, patience = self._failures, max(self._timeout, _WRITE_PATIENCE)
+        if not self._writing.acquire(timeout=patience):
+            raise RegistryUnavailableError("The model registry is busy with other changes; try again")
         try:
-            if self.file is None:
+            if self._failures > failures and time.monotonic() < self._barred_until:
+                raise self._unavailable()  # as it has just told the one before
+            with self.file.sole_writer(patience) if self.file else nullcontext():
                 yield
-            else:
-                with self.file.sole_writer(self._timeout):
-                    yield
         finally:
             self._writing.release()
 
@@ -162,7 +165,7 @@ class RegistryConnection:
             return self._backend, seen
         failures = self._failures
         if not self._opening.acquire(timeout=patience):
-            raise RegistryUnavailableError(f"The model registry at {without_credentials(self._uri)} is being opened")
+            raise self._being_opened()
         try:
             if self._failures > failures:  # whoever held the lock has just tried
                 raise self._unavailable()
@@ -211,7 +214,11 @@ class RegistryConnection:
     # ------------------------------------------------------------------ state
 
     def _unavailable(self) -> RegistryUnavailableError:
-        return RegistryUnavailableError(self.reason or "The model registry does not answer")
+        return RegistryUnavailableError(self.reason or "The model registry does not answer", details={"unasked": True})
+
+    def _being_opened(self) -> RegistryUnavailableError:
+        address = without_credentials(self._uri)
+        return RegistryUnavailableError(f"The model registry at {address} is being opened", details={"unasked": True})
 
     def _succeeded(self) -> None:
         if self.state == "degraded":
@@ -220,13 +227,13 @@ class RegistryConnection:
         self._quiet_until = self._barred_until = 0.0
 
     def _failed(self, error: RegistryUnavailableError, cost: float) -> None:
-        """Records a failure. Nobody asks again for as long as it cost: one that shows at once bars nobody."""
+        """Records a failure. One that cost time keeps others from paying it again for as long as it took."""
         if self.state != "degraded" or self.reason != error.message:
             logger.warning("the model registry is degraded: %s", error.message)
         self._failures += 1
         self.state, self.reason = "degraded", error.message
         self._quiet_until = time.monotonic() + min(2.0 ** (self._failures - 1), _LONGEST_PAUSE)
-        self._barred_until = time.monotonic() + min(cost, _LONGEST_PAUSE)
+        self._barred_until = time.monotonic() + min(cost, _LONGEST_PAUSE) if cost > _QUICK else 0.0
 
 
 def _import_mlflow() -> "type[MlflowBackend]":

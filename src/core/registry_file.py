@@ -49,6 +49,7 @@ class RegistryFile:
         """
         if not self.guard.is_absent():
             return False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked("create.lock", timeout):
             self._snapshot.load(again=True)
             self.check(timeout)
@@ -84,7 +85,6 @@ class RegistryFile:
     def _locked(self, suffix: str, timeout: float) -> Iterator[None]:
         with ExitStack() as held:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(file_locked(self.path.with_name(f"{self.path.name}.{suffix}"), timeout=timeout))
             except TimeoutError as exc:
                 raise RegistryUnavailableError("Another process is changing the model registry; try again") from exc

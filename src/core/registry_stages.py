@@ -82,18 +82,21 @@ def transition(
     return [*tags, AliasChange(stage, number), *archived, *_departure(model, version, keeps=stage)]
 
 
+def enrolment_tags(model: RegisteredModel, stage: str, *, now: float, first: bool) -> dict[str, str]:
+    """Returns the tags with which a new version of a model is created; `first` gives it the priority."""
+    tags = {"stage": stage, "stage_changed_at": _stamp(model, now)}
+    return {**tags, "inference_priority": "1"} if first else tags
+
+
+def enrolment(model: RegisteredModel, number: str, stage: str, *, first: bool) -> list[Change]:
+    """Returns the changes that put a version just created, with its tags, in its place among the others."""
+    takes = [AliasChange(stage, number)] if stage in ALIASED_STAGES else []
+    return [*takes, *(_priority_of_others(model, number) if first else [])]
+
+
 def departure(model: RegisteredModel, number: str) -> list[Change]:
     """Returns the changes that pass a version's aliases on before it is deleted."""
     return _departure(model, _existing(model, number), keeps=None)
-
-
-def priority(model: RegisteredModel, number: str) -> list[Change]:
-    """Returns the changes that give `inference_priority` 1 to one version and take it from the others."""
-    holders = [version for version in model.versions if version.has_priority and version.version != number]
-    return [
-        TagChange(number, "inference_priority", "1"),
-        *(TagChange(holder.version, "inference_priority", None) for holder in holders),
-    ]
 
 
 def apply(model: RegisteredModel, changes: Sequence[Change]) -> RegisteredModel:
@@ -117,6 +120,11 @@ def successor(model: RegisteredModel, stage: str, leaving: RegisteredVersion) ->
     """
     remaining = [v for v in model.versions if v.is_ready and v.stage == stage and v.version != leaving.version]
     return max(remaining, key=lambda v: (v.has_priority, v.stage_changed_at, v.number), default=None)
+
+
+def _priority_of_others(model: RegisteredModel, number: str) -> list[Change]:
+    holders = [version for version in model.versions if version.has_priority and version.version != number]
+    return [TagChange(holder.version, "inference_priority", None) for holder in holders]
 
 
 def _departure(model: RegisteredModel, version: RegisteredVersion, keeps: str | None) -> list[Change]:

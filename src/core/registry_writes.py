@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from src.core.errors import ConflictError, InvalidInputError, ModelNotFoundError, PlatformError
+from src.core.errors import ConflictError, InvalidInputError, PlatformError
 from src.core.registry_names import stored_candidates, stored_name
 from src.core.registry_resolution import no_such_version, unknown_name
-from src.core.registry_stages import Change, apply, departure, priority, transition
+from src.core.registry_stages import Change, apply, departure, enrolment, enrolment_tags, transition
 from src.core.registry_versions import ALIASED_STAGES, RegisteredModel, RegisteredVersion
 
 if TYPE_CHECKING:
@@ -51,19 +51,18 @@ def register(
     `stage` is `none` for none; `first` gives it `inference_priority` 1.
     """
     before = find(backend, name)
-    stored = before.stored if before else stored_name(name)
-    created = backend.create_model(stored) if before is None else False
+    model = before or RegisteredModel.of(name, stored_name(name), [], {})
+    created = backend.create_model(model.stored) if before is None else False
     version: RegisteredVersion | None = None
     try:
-        version = backend.create_version(stored, source, tags, description)
-        model = _with_version(backend, stored, version)
-        changes = transition(model, version.version, stage, now=time.time())
-        if first:
-            changes += priority(model, version.version)
+        staged = enrolment_tags(model, stage, now=time.time(), first=first)
+        version = backend.create_version(model.stored, source, {**tags, **staged}, description)
+        model = RegisteredModel.of(name, model.stored, [*model.versions, version], model.aliases)
+        changes = enrolment(model, version.version, stage, first=first)
         return carry_out(backend, model, changes), version.version
     except BaseException:
         with suppress(PlatformError):
-            _take_back(backend, stored, version, created)
+            _take_back(backend, model.stored, version, created)
         raise
 
 
@@ -111,13 +110,6 @@ def carry_out(backend: "MlflowBackend", model: RegisteredModel, changes: Sequenc
                 change.inverse(model).carry_out(backend, model.stored)
         raise
     return apply(model, changes)
-
-
-def _with_version(backend: "MlflowBackend", stored: str, version: RegisteredVersion) -> RegisteredModel:
-    model = backend.read(stored)
-    if model is None or model.version(version.version) is None:
-        raise ModelNotFoundError(f"Model '{version.name}' not found in MLflow: it was deleted while it was registered")
-    return model
 
 
 def _take_back(backend: "MlflowBackend", stored: str, version: RegisteredVersion | None, created: bool) -> None:

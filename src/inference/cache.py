@@ -1,17 +1,22 @@
-"""ModelCache: loaded models by (version, device, dtype), evicted by LRU or LFU, never while in use."""
+"""ModelCache: loaded models by (version, device, dtype), evicted by LRU or LFU, never while in use.
+
+A model's life: loading → ready → (draining →) gone; when its worker dies: dead → loading → ready, or
+quarantined when it keeps dying.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from src.core.config import CacheSettings
-from src.core.errors import PlatformError
+from src.core.config import CacheSettings, WorkerSettings
+from src.core.errors import PlatformError, QueueFullError, WorkerDiedError
 from src.inference.types import ServableModel
 from src.inference.workers.base import DeathListener, Worker
+from src.inference.workers.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -34,34 +39,60 @@ Loader = Callable[[DeathListener], Awaitable[Worker]]
 
 @dataclass(slots=True, eq=False)
 class LoadedModel:
-    """One place in the cache; `worker` is None while it loads."""
+    """One place in the cache; `worker` is None unless it is ready or draining."""
 
     key: ModelKey
     model: ServableModel
+    loader: Loader
     ready: asyncio.Future[Worker]
+    state: str = "loading"
     worker: Worker | None = None
     in_use: int = 0
     uses: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
     @property
-    def state(self) -> str:
-        """`loading` or `ready`."""
-        return "loading" if self.worker is None else "ready"
-
-    @property
     def idle_seconds(self) -> float:
         """Seconds since the last request left; 0 while one is inside."""
         return 0.0 if self.in_use else time.monotonic() - self.last_used
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether it is loaded, or about to be."""
+        return self.state in ("loading", "ready")
+
+
+class Admission(Protocol):
+    """Says whether a model may be loaded, by memory."""
+
+    async def admit(self, entry: LoadedModel, evict: Callable[[], Awaitable[bool]]) -> None:
+        """Books the memory that a load needs; calls `evict` while there is too little.
+
+        Raises `InsufficientMemoryError` when nothing more can be evicted.
+        """
+        ...
+
+    def loaded(self, entry: LoadedModel) -> None:
+        """Books what a loaded model really takes."""
+        ...
+
+    def gone(self, entry: LoadedModel) -> None:
+        """Gives back what was booked."""
+        ...
 
 
 class ModelCache:
     """Loads single-flight, counts who uses what, and lets idle models go. Lives on one event loop."""
 
-    def __init__(self, settings: CacheSettings) -> None:
+    def __init__(
+        self, settings: CacheSettings, *, supervisor: Supervisor | None = None, admission: Admission | None = None
+    ) -> None:
         self._settings = settings
+        self._supervisor = supervisor or Supervisor(WorkerSettings())
+        self._admission = admission
         self._models: dict[ModelKey, LoadedModel] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining: set[LoadedModel] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.hits = 0
         self.misses = 0
         self.loads: dict[str, int] = {}
@@ -76,44 +107,44 @@ class ModelCache:
         return self.hits / asked if asked else 0.0
 
     def entries(self) -> list[LoadedModel]:
-        """Returns what is loaded or loading."""
-        return list(self._models.values())
+        """Returns every model that is loaded, loading, draining, dead or quarantined."""
+        return [*self._models.values(), *self._draining]
+
+    def reason(self, entry: LoadedModel) -> str | None:
+        """Returns why a model's last worker died."""
+        return self._supervisor.reason(entry.key)
 
     @asynccontextmanager
     async def acquire(self, key: ModelKey, model: ServableModel, loader: Loader) -> AsyncIterator[Worker]:
         """Holds the model for the block; loads it first where it is missing, once for everybody who asks."""
-        entry = self._models.get(key)
-        if entry is None:
-            self.misses += 1
-            entry = LoadedModel(key, model, asyncio.get_running_loop().create_future())
-            self._models[key] = entry
-            self._spawn(self._load(entry, loader))
-        else:
-            self.hits += 1
+        entry = self._entry(key, model, loader)
         entry.in_use += 1
         entry.uses += 1
         try:
+            worker = entry.worker
             # Shielded: a caller that gives up does not take the load away from the others.
-            yield await asyncio.shield(entry.ready)
+            yield worker if worker is not None else await asyncio.shield(entry.ready)
         finally:
             entry.in_use -= 1
             entry.last_used = time.monotonic()
-            self._released(entry)
+            if not entry.in_use:
+                self._released(entry)
 
     async def clear(self) -> int:
-        """Forgets every loaded model and returns how many; one in use is unloaded when its requests end."""
-        entries = [entry for entry in self._models.values() if entry.worker is not None]
-        for entry in entries:
-            self._forget(entry)
-        await asyncio.gather(*(self._unload(entry) for entry in entries if not entry.in_use))
-        return len(entries)
+        """Forgets every model and every quarantine; returns how many were loaded.
+
+        One in use is unloaded when its requests end.
+        """
+        entries = list(self._models.values())
+        loaded = sum(1 for entry in entries if entry.worker is not None)
+        self._supervisor.forgive()
+        await asyncio.gather(*(self._retire(entry) for entry in entries if entry.state != "loading"))
+        return loaded
 
     async def sweep(self) -> int:
         """Unloads models idle for longer than the ttl; returns how many."""
-        old = [e for e in self._idle() if e.idle_seconds > self._settings.ttl]
-        for entry in old:
-            self._forget(entry)
-        await asyncio.gather(*(self._unload(entry) for entry in old))
+        old = [entry for entry in self._idle() if entry.idle_seconds > self._settings.ttl]
+        await asyncio.gather(*(self._retire(entry) for entry in old))
         return len(old)
 
     async def sweep_forever(self) -> None:
@@ -130,47 +161,86 @@ class ModelCache:
                 abandon()
         self._models.clear()
 
-    async def _load(self, entry: LoadedModel, loader: Loader) -> None:
+    # ------------------------------------------------------------------ loading
+
+    def _entry(self, key: ModelKey, model: ServableModel, loader: Loader) -> LoadedModel:
+        entry = self._models.get(key)
+        if entry is not None and entry.state == "quarantined":
+            error = self._supervisor.quarantine(key)
+            if error is not None:
+                raise error
+            entry = None
+        if entry is None:
+            self.misses += 1
+            entry = self._models[key] = self._new(key, model, loader)
+            self._spawn(self._load(entry))
+        else:
+            self.hits += 1
+        return entry
+
+    def _new(self, key: ModelKey, model: ServableModel, loader: Loader, state: str = "loading") -> LoadedModel:
+        return LoadedModel(key, model, loader, asyncio.get_running_loop().create_future(), state)
+
+    async def _load(self, entry: LoadedModel) -> None:
+        started = time.monotonic()
         try:
-            await self._make_room()
-            started = time.monotonic()
-            worker = await loader(lambda error: self._died(entry, error))
+            await self._make_room(entry)
+            if self._admission is not None:
+                await self._admission.admit(entry, self._evict_one)
+            worker = await entry.loader(lambda error: self._died(entry, error))
         except BaseException as exc:
-            self._forget(entry)
-            entry.ready.set_exception(exc)
-            entry.ready.exception()  # seen, also when every caller has left
+            self._load_failed(entry, exc)
             if not isinstance(exc, Exception):
                 raise
             return
-        entry.worker = worker
+        if self._admission is not None:
+            self._admission.loaded(entry)
+        entry.worker, entry.state = worker, "ready"
         self.loads[entry.key.model] = self.loads.get(entry.key.model, 0) + 1
         logger.info(
             "model loaded",
             extra={"model": entry.model.name, "seconds": round(time.monotonic() - started, 3), "pid": worker.pid},
         )
         entry.ready.set_result(worker)
-        self._released(entry)
+        # The requests that waited enter first; with nobody waiting, a surplus goes at once.
+        asyncio.get_running_loop().call_soon(self._released, entry)
 
-    async def _make_room(self) -> None:
-        while sum(1 for e in self._models.values() if e.worker is not None) >= self._settings.max_size:
-            idle = self._idle()
-            if not idle:
-                return  # all are busy: the surplus goes as soon as one is free
-            chosen = min(idle, key=self._worth)
-            self._forget(chosen)
-            await self._unload(chosen)
-
-    def _released(self, entry: LoadedModel) -> None:
-        if entry.in_use or entry.worker is None:
-            return
-        surplus = len(self) > self._settings.max_size
-        if self._models.get(entry.key) is not entry or surplus:
-            self._forget(entry)
-            self._spawn(self._unload(entry))
-
-    def _died(self, entry: LoadedModel, error: PlatformError) -> None:
-        logger.error("worker of %s died: %s", entry.model.name, error, extra={"model": entry.model.name})
+    def _load_failed(self, entry: LoadedModel, exc: BaseException) -> None:
         self._forget(entry)
+        if self._admission is not None:
+            self._admission.gone(entry)
+        entry.ready.set_exception(exc)
+        entry.ready.exception()  # seen, also when every caller has left
+        if isinstance(exc, WorkerDiedError):
+            self._start_again(entry, exc)
+
+    async def _make_room(self, entry: LoadedModel) -> None:
+        await self._cap_variants(entry)
+        while sum(1 for other in self._models.values() if other.holds_memory) > self._settings.max_size:
+            if not await self._evict_one():
+                return  # all are busy: the surplus goes as soon as one is free
+
+    async def _cap_variants(self, entry: LoadedModel) -> None:
+        siblings = [e for e in self._models.values() if e.key.model == entry.key.model and e is not entry]
+        while len([e for e in siblings if e.holds_memory]) >= self._settings.max_variants:
+            idle = [sibling for sibling in self._idle() if sibling in siblings]
+            if not idle:
+                raise QueueFullError(
+                    f"{len(siblings)} variants (device, dtype) of '{entry.model.name}' are in use already: leave "
+                    "device and dtype out, or ask again in a moment"
+                )
+            chosen = min(idle, key=self._worth)
+            siblings.remove(chosen)
+            await self._retire(chosen)
+
+    # ------------------------------------------------------------------ letting go
+
+    async def _evict_one(self) -> bool:
+        idle = self._idle()
+        if not idle:
+            return False
+        await self._retire(min(idle, key=self._worth))
+        return True
 
     def _idle(self) -> list[LoadedModel]:
         return [entry for entry in self._models.values() if entry.worker is not None and not entry.in_use]
@@ -180,17 +250,74 @@ class ModelCache:
             return entry.uses, entry.last_used
         return entry.last_used, entry.uses
 
-    def _forget(self, entry: LoadedModel) -> None:
-        if self._models.get(entry.key) is entry:
-            del self._models[entry.key]
+    def _released(self, entry: LoadedModel) -> None:
+        if entry.in_use or entry.worker is None:
+            return
+        if self._models.get(entry.key) is not entry or len(self) > self._settings.max_size:
+            self._spawn(self._retire(entry))
 
-    async def _unload(self, entry: LoadedModel) -> None:
+    async def _retire(self, entry: LoadedModel) -> None:
+        """Takes a model out of reach, and unloads it unless requests are still inside."""
+        self._forget(entry)
+        if entry.in_use and entry.worker is not None:
+            entry.state = "draining"
+            self._draining.add(entry)
+            return
+        self._draining.discard(entry)
         worker, entry.worker = entry.worker, None
         if worker is not None:
             await worker.unload()
             logger.info("model unloaded", extra={"model": entry.model.name})
+        if not entry.ready.done():
+            entry.ready.set_exception(WorkerDiedError("the model was unloaded meanwhile; ask again"))
+            entry.ready.exception()
+        if self._admission is not None:
+            self._admission.gone(entry)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _forget(self, entry: LoadedModel) -> None:
+        if self._models.get(entry.key) is entry:
+            del self._models[entry.key]
+
+    # ------------------------------------------------------------------ deaths
+
+    def _died(self, entry: LoadedModel, error: PlatformError) -> None:
+        worker, entry.worker = entry.worker, None
+        in_reach = self._models.get(entry.key) is entry
+        self._forget(entry)
+        self._draining.discard(entry)
+        if self._admission is not None:
+            self._admission.gone(entry)
+        logger.error("worker died: %s", error.message, extra={"model": entry.model.name})
+        if in_reach:
+            self._start_again(entry, error)
+        if worker is not None:
+            self._spawn(self._explain(entry, worker))
+
+    def _start_again(self, entry: LoadedModel, error: PlatformError) -> None:
+        """Puts a successor in the dead model's place: it starts after a while, or is quarantined."""
+        pause = self._supervisor.died(entry.key, error.message)
+        successor = self._new(entry.key, entry.model, entry.loader, "quarantined" if pause is None else "dead")
+        successor.uses = entry.uses
+        self._models[entry.key] = successor
+        if pause is None:
+            logger.error("model quarantined: %s", error.message, extra={"model": entry.model.name})
+            successor.ready.cancel()
+        else:
+            self._spawn(self._load_later(successor, pause))
+
+    async def _load_later(self, entry: LoadedModel, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._models.get(entry.key) is entry:
+            entry.state = "loading"
+            await self._load(entry)
+
+    async def _explain(self, entry: LoadedModel, worker: Worker) -> None:
+        reason = await worker.post_mortem()
+        if reason:
+            logger.error("worker died: %s", reason, extra={"model": entry.model.name})
+            self._supervisor.explain(entry.key, reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

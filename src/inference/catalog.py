@@ -55,7 +55,12 @@ class ModelCatalog:
         found = registry.cached(name)
         if found is None:
             return await in_thread(lambda: registry.resolve(name))
-        if name not in self._refreshing and registry.stale(name):
+        if not registry.stale(name):
+            return found
+        if self._models.settings.registry_is_embedded:
+            # The registry's file has changed: looking costs milliseconds, and whoever registered expects it.
+            return await in_thread(lambda: registry.resolve(name))
+        if name not in self._refreshing:
             self._refreshing.add(name)
             in_background(lambda: registry.refresh(name), lambda: self._refreshing.discard(name))
         return found

@@ -25,6 +25,7 @@ from src.inference.types import Answer, InferenceRequest, JsonObject, Provenance
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadSpec, Worker
 from src.inference.workers.host import NotImportableError, class_reference
+from src.inference.workers.launching import Launcher
 from src.inference.workers.process import ProcessWorker
 from src.inference.workers.thread import ThreadWorker
 
@@ -37,6 +38,7 @@ class Runtime:
     registry: ModelRegistry
     catalog: ModelCatalog
     cache: ModelCache
+    launcher: Launcher
 
 
 class ModelExecutor:
@@ -154,7 +156,12 @@ class ModelExecutor:
         workers = self._runtime.settings.workers
         metrics.model_loads.inc()
         if engine and handler and workers.isolation == "process":
-            worker: Worker = ProcessWorker(start_timeout=workers.start_timeout, load_timeout=workers.load_timeout)
+            modules = self.engine.preload_modules([path] if path else [])
+            worker: Worker = ProcessWorker(
+                lambda connection: self._runtime.launcher.launch(connection, modules),
+                start_timeout=workers.start_timeout,
+                load_timeout=workers.load_timeout,
+            )
             try:
                 await worker.load(spec, on_death)
                 return worker

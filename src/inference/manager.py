@@ -29,6 +29,8 @@ from src.inference.types import (
     failure_envelope,
     success_envelope,
 )
+from src.inference.workers.launching import Launcher
+from src.inference.workers.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +132,7 @@ class InferenceManager:
         await self.cache.clear()
         for executor in self.router.executors():
             await executor.close()
+        await self.launcher.preloader.stop()
 
     async def execute(self, request: InferenceRequest) -> JsonObject:
         """Returns the success envelope; raises a `PlatformError`. Runs on the service's loop."""
@@ -192,14 +195,29 @@ class InferenceManager:
         """Returns whether the service, or one model, can take requests, and why (not)."""
         if self._draining:
             return False, "the service is stopping"
-        if model_name is None:
-            return True, "the service takes requests"
+        required = [model_name] if model_name is not None else list(self.settings.required_models)
+        reasons = [await self._model_readiness(name) for name in required]
+        ready = all(ok for ok, _ in reasons)
+        if model_name is not None:
+            return reasons[0]
+        return ready, "; ".join(why for ok, why in reasons if not ok) or "the service takes requests"
+
+    async def _model_readiness(self, name: str) -> tuple[bool, str]:
         try:
-            resolution = await in_thread(lambda: self._models.registry.resolve(model_name))
+            resolution = await in_thread(lambda: self._models.registry.resolve(name))
         except PlatformError as exc:
             return False, exc.message
-        states = [e.state for e in self.cache.entries() if e.model.registered == resolution.registered]
-        return True, states[0] if states else "not loaded: its first request loads it"
+        registered = resolution.registered
+        found = [
+            entry
+            for entry in self.cache.entries()
+            if entry.model.registered is not None
+            and (entry.model.registered.name, entry.model.registered.version) == (registered.name, registered.version)
+        ]
+        if not found or any(entry.state == "ready" for entry in found):
+            return True, (found and "ready") or "not loaded: its first request loads it"
+        entry = found[0]
+        return False, f"model '{name}' is {entry.state}" + (f": {why}" if (why := self.cache.reason(entry)) else "")
 
     async def ainfer_here(
         self,
@@ -230,7 +248,12 @@ class InferenceManager:
     @cached_property
     def cache(self) -> ModelCache:
         """The loaded models."""
-        return ModelCache(self.settings.cache)
+        return ModelCache(self.settings.cache, supervisor=Supervisor(self.settings.workers))
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """What starts worker processes."""
+        return Launcher(self.settings.workers.preload)
 
     @cached_property
     def _monitor(self) -> DependencyMonitor:
@@ -239,7 +262,7 @@ class InferenceManager:
     @cached_property
     def _runtime(self) -> Runtime:
         catalog = ModelCatalog(self._models, canonical_task)
-        return Runtime(self.settings, self._registry, catalog, self.cache)
+        return Runtime(self.settings, self._registry, catalog, self.cache, self.launcher)
 
     def _make_executor(self, task: str, engine: str, engine_class: EngineClass) -> ModelExecutor:
         return ModelExecutor(task, engine, engine_class, self._runtime)
@@ -271,6 +294,7 @@ class InferenceManager:
             "task": entry.key.task,
             "engine": entry.key.engine,
             "state": entry.state,
+            "reason": self.cache.reason(entry),
             "pid": worker.pid if worker else None,
             "device": worker.report.device if worker else None,
             "dtype": worker.report.dtype if worker else None,
@@ -315,10 +339,13 @@ class InferenceManager:
 
     def _forked(self) -> None:
         """Makes the copy of this manager in a forked process usable: its threads and workers are the parent's."""
-        self.cache.abandon() if "cache" in self.__dict__ else None
+        if "cache" in self.__dict__:
+            self.cache.abandon()
         self._loop.reset()
         self._sweeper = None
-        for name in ("cache", "router", "_monitor", "_runtime"):
+        if "launcher" in self.__dict__:
+            self.launcher.preloader.abandon()
+        for name in ("cache", "launcher", "router", "_monitor", "_runtime"):
             self.__dict__.pop(name, None)
         self._models.forked()
 

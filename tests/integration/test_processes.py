@@ -66,7 +66,7 @@ def test_an_orderly_stop_leaves_no_worker(own_service_dir: Path) -> None:
     with running_service(own_service_dir) as service:
         service.infer("tiny", max_new_tokens=1)
         workers = service.workers()
-    assert service.process.returncode == 0
+    assert service.process.returncode in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent
     wait_until(lambda: not any(is_alive(pid) for pid in workers), 5, "the workers to be gone")
 
 

@@ -79,9 +79,7 @@ class Blobs:
         """Rereads the blobs of files; returns the files whose blob is missing or has other bytes."""
         files = list(files)
         blobs = {entry.sha256: entry for entry in files}.values()
-        bad = {
-            entry.sha256 for entry in differing(((entry, self.path(entry.sha256)) for entry in blobs), meter)
-        }
+        bad = {entry.sha256 for entry in differing(((entry, self.path(entry.sha256)) for entry in blobs), meter)}
         return [entry for entry in files if entry.sha256 in bad]
 
     def _is_whole(self, sha256: str, size: int) -> bool:

@@ -37,9 +37,7 @@ def join(folder: RepoFolder, into: str, theirs: Commit, message: str) -> Commit:
     ours = folder.commit(head)
     files = merge_trees(base.files if base else (), ours.files, theirs.files)
     if tuple(files) == ours.files:
-        raise InvalidInputError(
-            f"{into!r} already has every change of {theirs.id[:12]}: there is nothing to merge"
-        )
+        raise InvalidInputError(f"{into!r} already has every change of {theirs.id[:12]}: there is nothing to merge")
     commit = compose(theirs.repo, (head, theirs.id), files, message, {})
     folder.add(commit, into)
     return commit

@@ -39,9 +39,7 @@ class Record:
         """Reads a record; an unreadable one vouches for nothing."""
         try:
             document = json.loads(path.read_bytes())
-            files = {
-                name: (sha256, FileStamp(*stamp)) for name, (sha256, *stamp) in document["files"].items()
-            }
+            files = {name: (sha256, FileStamp(*stamp)) for name, (sha256, *stamp) in document["files"].items()}
             return cls(document["commit"], files)
         except (AttributeError, KeyError, OSError, TypeError, ValueError):
             return cls()
@@ -93,9 +91,7 @@ class Checkout:
 
     def _rebuild(self) -> None:
         self._refuse_foreign()
-        if missing := [
-            entry for entry in self._commit.files if not self._blobs.holds(entry.sha256, entry.size)
-        ]:
+        if missing := [entry for entry in self._commit.files if not self._blobs.holds(entry.sha256, entry.size)]:
             raise damage(self._commit, missing)
         built = self._partial()
         try:
@@ -120,9 +116,7 @@ class Checkout:
         # Before the swap, since a stamp vouches for one file's bytes, whichever tree it hangs in.
         self._write_record(found, moment)
 
-    def _differing(
-        self, folder: Path, files: Iterable[FileEntry], meter: Meter | None = None
-    ) -> list[FileEntry]:
+    def _differing(self, folder: Path, files: Iterable[FileEntry], meter: Meter | None = None) -> list[FileEntry]:
         return differing(((entry, folder / entry.path) for entry in files), meter or self._meter())
 
     def _settle(self, stamps: Iterable[FileStamp]) -> int:
@@ -138,11 +132,7 @@ class Checkout:
         return self._lock.stat().st_mtime_ns
 
     def _write_record(self, found: Mapping[str, FileStamp], moment_ns: int) -> None:
-        trusted = {
-            e.path: (e.sha256, found[e.path])
-            for e in self._commit.files
-            if found[e.path].older_than(moment_ns)
-        }
+        trusted = {e.path: (e.sha256, found[e.path]) for e in self._commit.files if found[e.path].older_than(moment_ns)}
         write_durably(self._record, Record(self._commit.id, trusted).encode(), self._partial())
 
     def _refuse_foreign(self) -> None:

@@ -40,9 +40,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         return list(pool.map(work, items))
 
 
-def sha256_of(
-    source: FileIO, expected: int, meter: Meter, copy_to: BinaryIO | None = None
-) -> tuple[str, int]:
+def sha256_of(source: FileIO, expected: int, meter: Meter, copy_to: BinaryIO | None = None) -> tuple[str, int]:
     """Reads a file; returns the digest (hex) and count of exactly the bytes that were read, and copied.
 
     Gives up past the expected size: whoever reads a file that keeps growing would never end.

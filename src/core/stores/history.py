@@ -55,9 +55,7 @@ def compare(left: Iterable[FileEntry], right: Iterable[FileEntry]) -> Diff:
     )
 
 
-def merge_trees(
-    base: Iterable[FileEntry], ours: Iterable[FileEntry], theirs: Iterable[FileEntry]
-) -> list[FileEntry]:
+def merge_trees(base: Iterable[FileEntry], ours: Iterable[FileEntry], theirs: Iterable[FileEntry]) -> list[FileEntry]:
     """Joins two trees file by file: whoever differs from `base` wins.
 
     Raises `ConflictError` naming paths that both changed, or that are below a file of the other side.

@@ -13,9 +13,7 @@ from src.core.stores.source_tree import SourceFile
 from src.core.stores.stat_cache import FileStamp, StatCache
 
 
-def take_in(
-    files: list[SourceFile], blobs: Blobs, root: Path, progress: Progress | None
-) -> tuple[FileEntry, ...]:
+def take_in(files: list[SourceFile], blobs: Blobs, root: Path, progress: Progress | None) -> tuple[FileEntry, ...]:
     """Stores the files' bytes, safe from a power cut, and returns their entries.
 
     Raises `ConflictError` where a file is written to meanwhile: the bytes read are those of no one moment.

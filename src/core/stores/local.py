@@ -175,9 +175,7 @@ class LocalStore(VersionStore):
         commit = self.get_commit(repo, ref)
         place = Path(os.path.realpath(target))
         if place.is_relative_to(self.root) or self.root.is_relative_to(place):
-            raise InvalidInputError(
-                f"{target} overlaps the version store at {self.root}: choose another folder"
-            )
+            raise InvalidInputError(f"{target} overlaps the version store at {self.root}: choose another folder")
         with self._doubting():
             Checkout(commit, place, self._blobs, progress).ensure()
         return commit

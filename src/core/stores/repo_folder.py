@@ -99,9 +99,7 @@ class RepoFolder:
         check_branch_name(branch)
         head = self._head(branch)
         if head is None:
-            raise NotFoundError(
-                f"{self._name!r} has no branch {branch!r} (a commit id needs 7 digits or more)"
-            )
+            raise NotFoundError(f"{self._name!r} has no branch {branch!r} (a commit id needs 7 digits or more)")
         return head
 
     def refuse_branch(self, branch: str) -> None:

@@ -29,9 +29,7 @@ class SourceFile:
             # NONBLOCK: opening a pipe must not wait for its writer.
             descriptor = os.open(self.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as exc:
-            raise InvalidInputError(
-                f"{self.path!r} cannot be read: {exc}", details={"path": self.path}
-            ) from exc
+            raise InvalidInputError(f"{self.path!r} cannot be read: {exc}", details={"path": self.path}) from exc
         file = FileIO(descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             file.close()

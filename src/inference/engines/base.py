@@ -70,6 +70,10 @@ class BaseEngine:
         """Returns the tasks that the model files below `path` can do; None when the engine cannot tell."""
         return None
 
+    def preload_modules(self, paths: Sequence[Path]) -> list[str]:
+        """Returns the modules that workers of this engine want imported before they are forked, for these models."""
+        return []
+
     def version(self) -> str | None:
         """Returns the version of the software that runs the models; None when it has none."""
         return None

@@ -75,6 +75,10 @@ class Worker(Protocol):
         """Lets the model and its memory go; requests still inside fail as retryable."""
         ...
 
+    async def post_mortem(self) -> str | None:
+        """Returns how a dead worker ended, once that is known; None where nothing more is known."""
+        ...
+
     def memory_bytes(self) -> int | None:
         """Returns the memory that is its own, in bytes (PSS of its process); None where unknown."""
         ...

@@ -106,15 +106,20 @@ class WorkerLoop:
 
 def main(descriptor: int) -> NoReturn:
     """Runs a worker on an inherited socket."""
-    _die_with_parent()
+    die_with_parent()
     # Ctrl-C in a terminal goes to the whole group; it is the service that decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not get into the output of a script that uses the Python door.
     os.dup2(2, 1)
-    WorkerLoop(socket.socket(fileno=descriptor)).run()
+    serve(socket.socket(fileno=descriptor))
 
 
-def _die_with_parent() -> None:
+def serve(connection: socket.socket) -> NoReturn:
+    """Serves a connection to its end; never returns."""
+    WorkerLoop(connection).run()
+
+
+def die_with_parent() -> None:
     """Asks Linux to kill this process when its parent's thread ends, also while it computes in C."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

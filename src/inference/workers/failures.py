@@ -27,7 +27,7 @@ def handler_failure(exc: Exception, handler: str) -> PlatformError:
     return EngineError(f"handler {handler} failed: {_words(exc)}")
 
 
-def engine_failure(exc: Exception, engine: str) -> PlatformError:
+def engine_failure(exc: BaseException, engine: str) -> PlatformError:
     """Returns our error for one raised by an engine."""
     if isinstance(exc, PlatformError):
         return exc

@@ -82,6 +82,7 @@ def hello() -> bytes:
 
 def check_hello(frame: Frame) -> None:
     """Raises `ProtocolError` unless the frame is a HELLO of this version."""
-    spoken = frame.json().get("protocol") if frame.kind is Kind.HELLO else None
+    value = frame.json() if frame.kind is Kind.HELLO else None
+    spoken = value.get("protocol") if isinstance(value, dict) else value
     if spoken != PROTOCOL_VERSION:
         raise ProtocolError(f"protocol version {spoken}, expected {PROTOCOL_VERSION}")

@@ -3,60 +3,50 @@
 import asyncio
 import itertools
 import os
+import signal
 import socket
-import subprocess
-import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from src.core.config import ROOT
 from src.core.errors import (
+    InsufficientMemoryError,
     ModelLoadError,
     PlatformError,
     ValidationError,
     WorkerDiedError,
 )
-from src.core.memory import process_memory
+from src.core.memory import kernel_kills, process_memory
 from src.inference.types import JsonObject
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
 from src.inference.workers.child import NOT_IMPORTABLE
 from src.inference.workers.host import NotImportableError, import_path
+from src.inference.workers.launching import WorkerProcess
 from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
 
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from src.inference.workers.child import main; main(int(sys.argv[2]))"
-)
-_ENVIRONMENT = {
-    # Models are loaded from local folders; nothing here may ask a hub.
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc's defaults give freed tensors back at every step and halve the speed of elementwise work.
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-_REAP_SECONDS = 0.02
-_REAP_TRIES = 250
+Launch = Callable[[socket.socket], Awaitable[WorkerProcess]]
 
 
 class ProcessWorker(asyncio.Protocol):
     """One worker process and the requests inside it. Lives on one event loop."""
 
-    def __init__(self, *, start_timeout: float, load_timeout: float) -> None:
+    def __init__(self, launch: Launch, *, start_timeout: float, load_timeout: float) -> None:
         self.report = LoadReport(None, None, None)
+        self._launch = launch
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._decoder = Decoder()
         self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: WorkerProcess | None = None
         self._greeted: asyncio.Future[None] | None = None
         self._death: PlatformError | None = None
         self._on_death: DeathListener | None = None
         self._leaving = False
+        self._reaping: asyncio.Task[None] | None = None
+        self._kernel_kills = kernel_kills()
+        self.exit_code: int | None = None
 
     @property
     def pid(self) -> int:
@@ -77,6 +67,8 @@ class ProcessWorker(asyncio.Protocol):
         except TimeoutError as exc:
             self._kill()
             raise ModelLoadError(f"Model '{spec.model_name}' was not loaded within {self._load_timeout:g} s") from exc
+        except WorkerDiedError as exc:
+            raise await self._died_loading(spec, exc) from exc
         except BaseException:
             self._kill()
             raise
@@ -104,6 +96,11 @@ class ProcessWorker(asyncio.Protocol):
         if self._transport is not None:
             os.close(self._transport.get_extra_info("socket").fileno())
 
+    async def post_mortem(self) -> str | None:
+        """Returns how the process ended, in words."""
+        await self._reaped()
+        return describe_exit(self.exit_code)
+
     def memory_bytes(self) -> int | None:
         """Returns the proportional set size of the process, in bytes."""
         return process_memory(self.pid) if self.pid else None
@@ -123,7 +120,7 @@ class ProcessWorker(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        death = self._death or WorkerDiedError("the model's process ended while it held this request; ask again")
+        death = self._death or self._cause_of_death()
         self._death = death
         self._fail_all(death)
         if self._on_death is not None and not self._leaving:
@@ -132,12 +129,19 @@ class ProcessWorker(asyncio.Protocol):
 
     # ------------------------------------------------------------------ inside
 
+    def _cause_of_death(self) -> PlatformError:
+        if kernel_kills() > self._kernel_kills:
+            return InsufficientMemoryError(
+                f"the model's process was killed by the kernel: out of memory. {failures.MEMORY_ADVICE}"
+            )
+        return WorkerDiedError("the model's process ended while it held this request; ask again")
+
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         self._greeted = loop.create_future()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(theirs)
+            self._process = await self._launch(theirs)
         ours.setblocking(False)
         await loop.create_unix_connection(lambda: self, sock=ours)
         self._send(hello())
@@ -145,6 +149,14 @@ class ProcessWorker(asyncio.Protocol):
             await asyncio.wait_for(self._greeted, self._start_timeout)
         except TimeoutError as exc:
             raise ModelLoadError(f"a worker process did not start within {self._start_timeout:g} s") from exc
+
+    async def _died_loading(self, spec: LoadSpec, death: WorkerDiedError) -> PlatformError:
+        self._kill()
+        end = await self.post_mortem()
+        if isinstance(self._death, InsufficientMemoryError):
+            return self._death
+        reason = f": {end}" if end else ""
+        return WorkerDiedError(f"the process of model '{spec.model_name}' died while it loaded{reason}")
 
     async def _ask(self, kind: Kind, value: JsonObject) -> Frame:
         if self._death is not None:
@@ -190,34 +202,38 @@ class ProcessWorker(asyncio.Protocol):
 
     def _fail_all(self, error: PlatformError) -> None:
         if self._greeted is not None and not self._greeted.done():
-            self._greeted.set_exception(ModelLoadError("a worker process ended before it could start"))
+            self._greeted.set_exception(WorkerDiedError("a worker process ended before it could start"))
         for future in list(self._pending.values()):
             if not future.done():
                 future.set_exception(error)
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
         if self._transport is not None:
             self._transport.close()
 
     async def _reaped(self) -> None:
-        # end of file comes a moment before the process can be waited for
-        for _ in range(_REAP_TRIES):
-            if self._process is None or self._process.poll() is not None:
-                return
-            await asyncio.sleep(_REAP_SECONDS)
+        if self._reaping is None:
+            self._reaping = asyncio.get_running_loop().create_task(self._reap())
+        await asyncio.shield(self._reaping)
+
+    async def _reap(self) -> None:
+        if self._process is not None:
+            self.exit_code = await self._process.exited()
 
 
-def _spawn(connection: socket.socket) -> subprocess.Popen[bytes]:
-    # From the loop's own thread: the kernel ends the worker with the thread that started it.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _BOOT, str(ROOT), str(connection.fileno())],
-        pass_fds=[connection.fileno()],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**_ENVIRONMENT, **os.environ},
-    )
+def describe_exit(code: int | None) -> str | None:
+    """Returns an exit code in words; None where it is not known."""
+    if code is None:
+        return None
+    if code >= 0:
+        return f"its process exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"its process was killed by signal {-code} ({name})"
 
 
 def _error(value: JsonObject) -> Exception:

@@ -1,6 +1,7 @@
 """ThreadWorker: a model in a thread of this process, for classes that no other process can import."""
 
 import asyncio
+import logging
 import os
 import queue
 import threading
@@ -14,6 +15,8 @@ from src.inference.types import JsonObject
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
 from src.inference.workers.host import ModelHost
+
+logger = logging.getLogger(__name__)
 
 _Job = Callable[[], None]
 
@@ -51,6 +54,8 @@ class ThreadWorker:
 
     async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
         """Answers one request; cancelling the call sets what `stop_requested` tells the engine."""
+        if self._host is None:
+            raise DrainingError("the model was unloaded meanwhile; ask again")
         stop = StopFlag()
         try:
             answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop))
@@ -66,8 +71,12 @@ class ThreadWorker:
             if not future.done():
                 future.set_exception(WorkerDiedError("the model was unloaded meanwhile; ask again"))
         if host is not None:
-            self._jobs.put(host.unload)
+            self._jobs.put(lambda: _let_go(host))
         self._jobs.put(None)
+
+    async def post_mortem(self) -> str | None:
+        """Threads do not die on their own."""
+        return None
 
     def memory_bytes(self) -> int | None:
         """Returns the bytes of the weights: the process is shared, so its own size says nothing."""
@@ -96,9 +105,13 @@ class ThreadWorker:
             error: PlatformError | None = None
             try:
                 value = work()
-            except Exception as exc:
+            except BaseException as exc:
+                # Also SystemExit: an engine that calls it would end this thread, and nobody would be answered.
                 error = failures.engine_failure(exc, self._classes[0].__name__)
-            loop.call_soon_threadsafe(_settle, future, value, error)
+            try:
+                loop.call_soon_threadsafe(_settle, future, value, error)
+            except RuntimeError:
+                pass  # the loop has ended: nobody waits any more
 
         self._jobs.put(job)
         try:
@@ -109,6 +122,13 @@ class ThreadWorker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+
+def _let_go(host: ModelHost) -> None:
+    try:
+        host.unload()
+    except Exception:
+        logger.exception("an engine failed to unload its model")
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: PlatformError | None) -> None:

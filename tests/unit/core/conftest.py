@@ -1,6 +1,8 @@
 """Registries to test against: a real sqlite file each; real MLflow and PostgreSQL servers once, marked slow."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ Make = Callable[..., MlflowRegistry]
 
 
 def open_registry(folder: Path, uri: str | None = None, **options: float) -> MlflowRegistry:
-    """A registry client on a data folder, embedded unless a URI is given; not started."""
+    """A registry client on a data folder, embedded unless a URI is given; not started. Patient, for busy machines."""
+    options.setdefault("request_timeout", 30.0)
     return MlflowRegistry(
         uri or f"sqlite:///{folder / 'mlflow.db'}",
         snapshot_path=folder / "registry-snapshot.json",
@@ -93,22 +96,38 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path
     """The address of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_registry, folder / "mlflow.db")
-    port = free_port()
-    arguments = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--port", str(port), "--workers", "1"]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", *arguments],
+    with running_mlflow(folder, free_port()) as address:
+        yield address
+
+
+@contextmanager
+def running_mlflow(folder: Path, port: int) -> Iterator[str]:
+    """Runs a real MLflow server on the folder's registry file; gives its address."""
+    address = f"http://127.0.0.1:{port}"
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (
+        open(folder / "server.log", "ab") as log,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                f"sqlite:///{folder}/mlflow.db",
+                *arguments,
+            ],
             cwd=folder,
             stdout=log,
             stderr=log,
             start_new_session=True,
-        )
-    try:
-        _wait_until_healthy(f"http://127.0.0.1:{port}/health", server, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(20)
+        ) as server,
+    ):
+        try:
+            _wait_until_healthy(f"{address}/health", server, folder / "server.log")
+            yield address
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +140,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.chown(folder, "postgres")
     port = free_port()
     subprocess.run(
-        ["initdb", "-D", folder / "data", "-U", "someone", "-A", "trust"], user="postgres", check=True, capture_output=True
+        ["initdb", "-D", folder / "data", "-U", "someone", "-A", "trust"],
+        user="postgres",
+        check=True,
+        capture_output=True,
     )
     server = subprocess.Popen(
         ["postgres", "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"],
@@ -132,8 +154,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_until_listening(port)
         yield f"postgresql://someone:sesame@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
-        server.wait(20)
+        server.kill()
+        server.wait()
         shutil.rmtree(folder)
 
 

@@ -3,7 +3,17 @@
 import pytest
 
 from src.core.errors import InvalidInputError, ModelNotFoundError
-from src.core.registry_stages import AliasChange, Change, TagChange, apply, check_stage, departure, priority, transition
+from src.core.registry_stages import (
+    AliasChange,
+    Change,
+    TagChange,
+    apply,
+    check_stage,
+    departure,
+    enrolment,
+    enrolment_tags,
+    transition,
+)
 from src.core.registry_versions import RegisteredModel, RegisteredVersion
 
 NOW = 1_000.0
@@ -135,10 +145,26 @@ def test_a_time_that_is_none_counts_as_unknown() -> None:
     assert after.version("3").stage_changed_at == NOW  # type: ignore[union-attr]
 
 
-def test_priority_belongs_to_one_version() -> None:
-    after = apply(before := model({"1": P, "2": P}, first="1"), priority(before, "2"))
+@pytest.mark.parametrize(
+    ("stage", "first", "aliases", "holders"),
+    [
+        (P, True, {P: "2"}, []),
+        (P, False, {P: "2"}, ["1"]),
+        (N, True, {P: "1"}, []),
+        (S, False, {P: "1", S: "2"}, ["1"]),
+    ],
+)
+def test_a_new_version_takes_its_alias_and_the_priority(
+    stage: str, first: bool, aliases: dict[str, str], holders: list[str]
+) -> None:
+    before = model({"1": P, "2": N}, first="1", production="1")
 
-    assert [version.has_priority for version in after.versions] == [True, False]
+    tags = enrolment_tags(before, stage, now=NOW, first=first)
+    after = apply(before, enrolment(before, "2", stage, first=first))
+
+    assert tags == {"stage": stage, "stage_changed_at": "1000.000000"} | ({"inference_priority": "1"} if first else {})
+    assert after.aliases == aliases
+    assert [version.version for version in after.versions if version.has_priority] == holders
 
 
 def test_a_deleted_version_passes_every_alias_on() -> None:
@@ -149,7 +175,9 @@ def test_a_deleted_version_passes_every_alias_on() -> None:
     assert after.aliases == {P: "1"}
 
 
-@pytest.mark.parametrize("change", [TagChange("1", "stage", A), TagChange("1", "new", "x"), AliasChange(P, "2"), AliasChange(S, "1")])
+@pytest.mark.parametrize(
+    "change", [TagChange("1", "stage", A), TagChange("1", "new", "x"), AliasChange(P, "2"), AliasChange(S, "1")]
+)
 def test_a_change_can_be_taken_back(change: Change) -> None:
     before = model({"1": P, "2": N}, production="1")
 
@@ -170,7 +198,7 @@ def test_alias_and_tag_that_agree_or_leave_each_other_alone(before: RegisteredMo
 
 
 def test_a_version_that_does_not_exist() -> None:
-    with pytest.raises(ModelNotFoundError, match="^Model 'm@9' not found in MLflow"):
+    with pytest.raises(ModelNotFoundError, match=r"^Model 'm@9' not found in MLflow"):
         transition(model({"1": N}), "9", P, now=NOW)
 
 

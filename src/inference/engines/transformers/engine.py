@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,6 +99,12 @@ class TransformersEngine(BaseEngine):
         """Returns the tasks that the architecture named in `config.json` can do here."""
         return tasks_of_architectures(_architectures(path))
 
+    def preload_modules(self, paths: Sequence[Path]) -> list[str]:
+        """Returns the library, the runners and the modelling code of each model's type."""
+        runners = [reference.partition(":")[0] for reference in RUNNERS.values()]
+        kinds = {_model_type(path) for path in paths} - {None}
+        return [*runners, *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(map(str, kinds)))]
+
     def version(self) -> str | None:
         """Returns the version of the transformers package."""
         return _installed_version()
@@ -130,10 +136,19 @@ def _installed_version() -> str | None:
         return None
 
 
-def _architectures(path: Path) -> list[str]:
+def _config(path: Path) -> JsonObject:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []
-    found = config.get("architectures") if isinstance(config, dict) else None
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _model_type(path: Path) -> str | None:
+    found = _config(path).get("model_type")
+    return found.replace("-", "_") if isinstance(found, str) else None
+
+
+def _architectures(path: Path) -> list[str]:
+    found = _config(path).get("architectures")
     return [str(name) for name in found] if isinstance(found, list) else []

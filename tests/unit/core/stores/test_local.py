@@ -169,9 +169,7 @@ def test_upload_to_a_new_branch_continues_from_main(store: LocalStore, plant: Pl
     assert set(store.list_branches("repo")) == {"dev", "main", "same"}
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a", "Gemma", "a/b", "..", "../x", "-a", ".a", "a" * 64, "模型", "a\n", "a b"]
-)
+@pytest.mark.parametrize("name", ["", "a", "Gemma", "a/b", "..", "../x", "-a", ".a", "a" * 64, "模型", "a\n", "a b"])
 def test_bad_repository_names_are_refused(store: LocalStore, name: str) -> None:
     with pytest.raises(InvalidInputError, match="cannot name a repository"):
         store.create_repo(name)
@@ -204,9 +202,7 @@ def test_verify_accepts_what_is_whole(store: LocalStore, plant: Plant) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["repo.json", "refs/main", "commits"])
-def test_what_went_missing_is_an_error_and_never_made_anew(
-    store: LocalStore, plant: Plant, damaged: str
-) -> None:
+def test_what_went_missing_is_an_error_and_never_made_anew(store: LocalStore, plant: Plant, damaged: str) -> None:
     source = plant(FILES)
     commit = store.upload("repo", source)
     path = store.root / "repos/repo" / damaged
@@ -229,6 +225,19 @@ def test_a_tampered_commit_is_an_error(store: LocalStore, plant: Plant) -> None:
     path.write_bytes(path.read_bytes().replace(b"config", b"c0nfig"))
     with pytest.raises(IntegrityError, match="differs from its id"):
         store.get_commit("repo", "main")
+
+
+@pytest.mark.parametrize("path", ["../evil", "/evil", "a/../../evil", "a//b", "", "."])
+def test_a_forged_commit_cannot_name_files_elsewhere(
+    store: LocalStore, plant: Plant, tmp_path: Path, path: str
+) -> None:
+    commit = store.upload("repo", plant({"a": b""}))
+    folder = store.root / "repos/repo"
+    data = (folder / "commits" / f"{commit.id}.json").read_bytes().replace(b'"a"', json.dumps(path).encode())
+    forged = hashlib.sha256(data).hexdigest()
+    (folder / "commits" / f"{forged}.json").write_bytes(data)
+    with pytest.raises(IntegrityError, match="impossible file"):
+        store.checkout("repo", forged, tmp_path / "out")
 
 
 def test_an_unusable_disk_is_unavailable(tmp_path: Path, plant: Plant) -> None:

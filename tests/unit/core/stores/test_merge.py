@@ -1,6 +1,8 @@
 """Merging branches of the embedded version store."""
 
+import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -78,15 +80,26 @@ def test_same_change_on_both_sides_is_no_conflict(store: LocalStore, forked: For
     assert paths(store.merge("repo", "dev", "main")) == {"a", "b", "c", "d", "m"}
 
 
-def test_merged_again_finds_nothing_then_only_what_is_new(
-    store: LocalStore, plant: Plant, forked: Forked
-) -> None:
+def test_merged_again_finds_nothing_then_only_what_is_new(store: LocalStore, plant: Plant, forked: Forked) -> None:
     forked({**BASE, "m": b""}, {**BASE, "d": b""})
     store.merge("repo", "dev", "main")
     with pytest.raises(InvalidInputError, match="nothing to merge"):
         store.merge("repo", "dev", "main")
     store.upload("repo", plant({**BASE, "d": b"2"}), branch="dev")
     assert paths(store.merge("repo", "dev", "main")) == {"a", "b", "c", "d", "m"}
+
+
+def test_base_is_found_by_descent_though_clocks_run_backwards(
+    store: LocalStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(2_000_000_000, -1)
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    first = store.upload("repo", plant({"a": b"1"}))
+    store.upload("repo", plant({"a": b"2"}))
+    store.upload("repo", plant({"a": b"1"}), branch="dev")
+    store.upload("repo", plant({"a": b"2", "b": b""}))
+    merged = store.merge("repo", "dev", "main")
+    assert store.diff("repo", first.id, merged.id).changed == ()
 
 
 def test_merging_what_is_there_already_is_refused(store: LocalStore, plant: Plant) -> None:

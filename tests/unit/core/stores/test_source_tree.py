@@ -18,9 +18,7 @@ def paths(commit: Commit) -> list[str]:
 
 
 def test_hidden_files_count_and_bookkeeping_does_not(store: LocalStore, plant: Plant) -> None:
-    ignored = dict.fromkeys(
-        (".git/HEAD", "sub/.git/HEAD", ".cache/huggingface/x", ".cache/huggingface/d/y"), b""
-    )
+    ignored = dict.fromkeys((".git/HEAD", "sub/.git/HEAD", ".cache/huggingface/x", ".cache/huggingface/d/y"), b"")
     kept = dict.fromkeys((".cache/own", ".env", ".gitattributes", "huggingface/x"), b"")
     assert paths(store.upload("repo", plant({**ignored, **kept}))) == sorted(kept)
 
@@ -66,9 +64,7 @@ def test_link_inside_is_taken_as_the_file(store: LocalStore, plant: Plant, tmp_p
     assert not (tmp_path / "out/link").is_symlink()
 
 
-@pytest.mark.parametrize(
-    "target", ["../secret", "/etc/passwd", "../source-2/secret", "nowhere", "link", "deep"]
-)
+@pytest.mark.parametrize("target", ["../secret", "/etc/passwd", "../source-2/secret", "nowhere", "link", "deep"])
 def test_other_links_are_refused(store: LocalStore, plant: Plant, tmp_path: Path, target: str) -> None:
     source = plant({"deep/a": b"content"})
     (tmp_path / "secret").write_bytes(b"")
@@ -97,6 +93,7 @@ def test_name_that_is_not_unicode_is_refused(store: LocalStore, plant: Plant) ->
 def test_message_that_is_not_unicode_is_refused(store: LocalStore, plant: Plant) -> None:
     with pytest.raises(InvalidInputError, match="Unicode"):
         store.upload("repo", plant({"a": b""}), message="\udcff")
+    assert store.list_repos() == []
 
 
 def test_file_that_grows_while_it_is_read_is_refused(store: LocalStore, plant: Plant) -> None:

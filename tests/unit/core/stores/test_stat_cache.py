@@ -78,6 +78,15 @@ def test_spoilt_cache_costs_only_time(store: LocalStore, plant: Plant, text: str
 
 
 @pytest.mark.usefixtures("quick_clock")
+def test_cache_cannot_smuggle_in_what_is_no_digest(store: LocalStore, plant: Plant) -> None:
+    source = settled(plant({"a": b"content"}))
+    first = store.upload("repo", source)
+    cache = store.root / "stat-cache.json"
+    cache.write_text(cache.read_text().replace(first.files[0].sha256, str(source / "a")))
+    assert store.upload("repo", source) == first
+
+
+@pytest.mark.usefixtures("quick_clock")
 def test_cached_file_whose_blob_is_gone_is_taken_in_again(store: LocalStore, plant: Plant) -> None:
     source = settled(plant({"a": b"content"}))
     store.upload("repo", source)
