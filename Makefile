@@ -22,6 +22,10 @@ check: setup-dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# make bench, or a part: make bench W=W1
+bench: setup-dev
+	$(PY) -m benchmarks $(if $(W),--workload $(W)) $(ARGS)
+
 format: setup-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
@@ -31,11 +35,11 @@ setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: requirements.lock.txt
 	@$(MAKE) --no-print-directory bootstrap
-	$(UV) pip install --quiet --python $(PY) --require-hashes -r requirements.lock.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed tests/requirements.lock.txt
-	$(UV) pip install --quiet --python $(PY) --require-hashes -r tests/requirements.lock.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r tests/requirements.lock.txt
 	@touch $@
 
 .PHONY: bootstrap

@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg2
+import sqlalchemy
 
 from tests.service import free_port, wait_until
 
@@ -99,25 +99,23 @@ def postgresql() -> Iterator[str]:
 def new_database(server_uri: str) -> str:
     """Creates an empty database on a PostgreSQL server; returns its URI."""
     name = f"test_{secrets.token_hex(6)}"
-    connection = psycopg2.connect(server_uri)
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
-    finally:
-        connection.close()
+    with _connected(server_uri) as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
     return f"{server_uri.rpartition('/')[0]}/{name}"
 
 
-def rows(uri: str, query: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    """Returns what a query finds in a PostgreSQL database."""
-    connection = psycopg2.connect(uri)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(query, values)
-            return list(cursor.fetchall())
-    finally:
-        connection.close()
+def rows(uri: str, query: str, **values: Any) -> list[tuple[Any, ...]]:
+    """Returns what a query finds in a database; `:name` in it stands for a value."""
+    with _connected(uri) as connection:
+        return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
+
+
+@contextmanager
+def _connected(uri: str) -> Iterator[sqlalchemy.Connection]:
+    """Connects by the driver that SQLAlchemy takes for an address, as MLflow does; every statement counts at once."""
+    engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        yield connection
 
 
 def _postgresql_binaries() -> Path:
@@ -138,10 +136,9 @@ def _unprivileged_user() -> str | None:
 
 def _answers_sql(uri: str) -> bool:
     try:
-        psycopg2.connect(uri, connect_timeout=2).close()
-    except psycopg2.OperationalError:
+        return rows(uri, "SELECT 1") == [(1,)]
+    except sqlalchemy.exc.OperationalError:
         return False
-    return True
 
 
 def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:

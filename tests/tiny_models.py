@@ -42,3 +42,33 @@ def tiny_llama(
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def scripted_llama(folder: Path, text: str, *, other_start: str | None = None) -> Path:
+    """Saves a Llama that says `text` and ends, whatever it is asked; each byte of the text must be different.
+
+    Its greedy answer is the text; with `other_start`, a letter of the text, sampling starts there as often.
+    Made to go on after the text, it says it again.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    tiny_llama(folder, hidden=264, layers=1)
+    model, tokenizer = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    said = tokenizer(text)["input_ids"]
+    assert len(set(said)) == len(said)
+    with torch.no_grad():
+        # Attention and the layer behind it add nothing, so that each token alone decides the next one.
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.layers[0].mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(model.config.vocab_size, 264))
+        head = model.lm_head.weight.zero_()
+        head[said[0], :] = 5.0
+        if other_start is not None:
+            head[tokenizer(other_start)["input_ids"][0], :] = 4.99
+        for token, following in zip(said, [*said[1:], tokenizer.eos_token_id], strict=True):
+            head[:, token] = 0.0
+            head[following, token] = 5.0
+        head[said[0], said[-1]] = 1.0
+    model.save_pretrained(folder)
+    return folder

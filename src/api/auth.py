@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from urllib.parse import urlsplit
 
 from src.core.config import Settings, is_loopback
 from src.core.errors import AuthenticationError, ForbiddenError
@@ -15,7 +14,7 @@ class Doorkeeper:
     """Checks a request's headers against the settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._keys = [_hashed(key) for key in settings.api_keys]
+        self._keys = [_hashed(key.encode()) for key in settings.api_keys]
         self._anonymous = settings.allow_anonymous
         self._any_host = "*" in settings.allowed_hosts
         # A wildcard address is no name that anybody sends.
@@ -42,7 +41,7 @@ class Doorkeeper:
         if origin is None:
             return
         text = origin.decode("latin-1").lower().rstrip("/")
-        if text in self._origins or (text != "null" and urlsplit(text).netloc == host):
+        if text in self._origins or text in (f"http://{host}", f"https://{host}"):
             return
         raise ForbiddenError(
             f"requests from pages of '{text}' are refused: add it to AIML_ALLOWED_ORIGINS if it may drive this service"
@@ -71,13 +70,12 @@ def host_name(host: str) -> str:
     return host.rpartition(":")[0] if ":" in host else host
 
 
-def _given_key(headers: dict[bytes, bytes]) -> str | None:
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() == "bearer" and token:
+def _given_key(headers: dict[bytes, bytes]) -> bytes | None:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and token:
         return token.strip()
-    key = headers.get(b"x-api-key")
-    return key.decode("latin-1") if key else None
+    return headers.get(b"x-api-key") or None
 
 
-def _hashed(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def _hashed(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -70,17 +70,22 @@ class MlflowRegistry:
     def start(self) -> None:
         """Opens the registry and primes the cache; blocks for seconds. A failure shows in `state`, nowhere else."""
         self._connection.start()
-        with suppress(RegistryUnavailableError):
-            self._memory.prime(lambda stored: self._connection.read(lambda backend: backend.read(stored)))
+        self._prime()
 
     def health(self) -> dict[str, Any]:
         """Asks the registry whether it answers: `reachable, latency_ms, state, reason, uri`."""
         return self._connection.health()
 
     def close(self) -> None:
-        """Writes the snapshot and closes the connections; a later call opens them again."""
+        """Brings the snapshot up to date and closes the connections; a later call opens them again."""
+        if self._connection.file is not None and self.state == "ready":
+            self._prime()  # so that a restart need not wait for MLflow to answer
         self._memory.save()
         self._connection.close()
+
+    def _prime(self) -> None:
+        with suppress(RegistryUnavailableError):
+            self._memory.prime(lambda stored: self._connection.read(lambda backend: backend.read(stored)))
 
     # ------------------------------------------------------------------ resolving
 
@@ -169,12 +174,15 @@ class MlflowRegistry:
         name: str,
         *,
         source: str,
-        tags: Mapping[str, str],
+        tags: Mapping[str, str | None],
         description: str = "",
         stage: str | None = None,
         set_priority_to_one: bool = False,
     ) -> RegisteredVersion:
-        """Registers a new version, whole or not at all; its stage may also be given as the tag `stage`."""
+        """Registers a new version, whole or not at all.
+
+        A tag of None counts as unset; the stage may also be given as the tag `stage`.
+        """
         check_name(name)
         if not source.strip():
             raise InvalidInputError(f"Model '{name}' cannot be registered without a source")
@@ -183,7 +191,7 @@ class MlflowRegistry:
             writes.register,
             name=name,
             source=source,
-            tags={key: str(value) for key, value in tags.items() if key not in writes.STAGE_TAGS},
+            tags={key: str(v) for key, v in tags.items() if v is not None and key not in writes.STAGE_TAGS},
             description=description,
             stage=wanted,
             first=set_priority_to_one,

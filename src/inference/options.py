@@ -36,11 +36,11 @@ class CommonOptions(BaseModel):
     num_beams: int | None = Field(1, ge=1, le=64)
     early_stopping: bool | None = False
     repetition_penalty: float | None = Field(1.0, gt=0.0, le=10.0)
-    length_penalty: float | None = 1.0
+    length_penalty: float | None = Field(1.0, ge=-10.0, le=10.0)
     no_repeat_ngram_size: int | None = Field(0, ge=0)
     num_return_sequences: int | None = Field(1, ge=1, le=64)
     pad_token_id: int | None = Field(None, ge=0)
-    eos_token_id: TokenId | Annotated[list[TokenId], Field(min_length=1)] | None = None
+    eos_token_id: TokenId | Annotated[list[TokenId], Field(min_length=1, max_length=16)] | None = None
     stop: StopText | list[StopText] | None = Field(None, description="text before which the answer ends")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="the same seed gives the same answer")
     timeout: float | None = Field(60.0, gt=0, le=86400, description="seconds until generation is stopped")

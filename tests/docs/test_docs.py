@@ -17,6 +17,7 @@ from src.api.inference_api import parse
 from src.core import errors
 from src.core.config import ROOT, Settings
 from src.core.errors import InferenceError
+from src.core.stores.base import FileEntry, content_digest
 from src.inference.options import CommonOptions, OllamaOptions, TransformersOptions, validate_options
 from tests.service import environment
 
@@ -54,14 +55,14 @@ def section(page: str, heading: str) -> str:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Returns table rows by the name in backticks that their first cell begins with; the other cells as they are."""
+    """Returns the cells of table rows by the name in backticks that the first cell begins with."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        first, *others = [cell.strip() for cell in line.strip("|").split(" | ")] if line.startswith("|") else [""]
-        name = re.match(r"`([^`]+)`", first)
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        name = re.match(r"`([^`]+)`", cells[0]) if cells else None
         if name:
             assert name[1] not in found, f"{name[1]} stands twice"
-            found[name[1]] = [first, *others]
+            found[name[1]] = cells
     return found
 
 
@@ -114,7 +115,11 @@ def written_range(schema: dict[str, Any]) -> str:
     return f"{low:g} to {top}" if top else f"from {low:g}"
 
 
-OPTION_TABLES = {"Common": CommonOptions, "Engine `ollama`": OllamaOptions, "Engine `transformers`": TransformersOptions}
+OPTION_TABLES = {
+    "Common": CommonOptions,
+    "Engine `ollama`": OllamaOptions,
+    "Engine `transformers`": TransformersOptions,
+}
 OPTIONS = [(heading, option) for heading, model in OPTION_TABLES.items() for option in own_fields(model)]
 
 
@@ -214,6 +219,14 @@ def test_python_examples_compile(page: str, number: int) -> None:
 def test_json_examples_are_json(page: str) -> None:
     for block in blocks(page, "json"):
         json.loads(block)
+
+
+def test_the_documented_digest_is_the_stores() -> None:
+    [formula] = blocks("docs/architecture.md", "python")
+    names: dict[str, Any] = {}
+    exec(formula, names)  # our own page
+    files = [("b.json", "1" * 64, 2), ("a/重.bin", "0" * 64, 3)]
+    assert names["content_digest"](files) == content_digest(FileEntry(*row) for row in files)
 
 
 def test_the_custom_task_runs_as_it_stands(tmp_path: Path) -> None:

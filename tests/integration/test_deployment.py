@@ -18,6 +18,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 from pydantic import BaseModel
+from sqlalchemy.engine import make_url
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -25,7 +26,7 @@ from src.core.config import Settings
 from tests.servers import answers_http, new_database, rows, running
 from tests.service import ROOT, environment, free_port, wait_until
 
-# One MLflow server and one PostgreSQL serve the whole file.
+# One MLflow server and one PostgreSQL serve the whole file, where one worker runs it.
 pytestmark = pytest.mark.xdist_group("deployment")
 
 COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
@@ -242,6 +243,13 @@ def test_the_build_takes_only_what_the_image_copies() -> None:
     assert allowed == copied | {"requirements.lock.txt"}
 
 
+def test_the_image_has_the_driver_of_the_documented_address() -> None:
+    # `postgresql://` names none: SQLAlchemy chooses, and its choice has changed between its versions.
+    driver = make_url(DOCUMENTED["MLFLOW_BACKEND_STORE_URI"]).get_dialect().driver
+    locked = (ROOT / "requirements.lock.txt").read_text(encoding="utf-8")
+    assert re.findall(rf"^{driver}\b.*==", locked, re.MULTILINE), f"{driver} is not in requirements.lock.txt"
+
+
 def test_the_image_keeps_its_data_in_the_volume() -> None:
     variables = image_environment()
     assert arguments("VOLUME") == variables["AIML_DATA_DIR"] == "/data"
@@ -297,7 +305,7 @@ def test_mlflow_keeps_registered_models_in_postgresql(mlflow_server: tuple[str, 
         trust_env=False,
     )
     assert created.status_code == 200
-    assert rows(database, "SELECT name FROM registered_models WHERE name = %(name)s", {"name": "kept"}) == [("kept",)]
+    assert rows(database, "SELECT name FROM registered_models WHERE name = :name", name="kept") == [("kept",)]
 
 
 @contextmanager

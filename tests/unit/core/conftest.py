@@ -154,8 +154,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_until_listening(port)
         yield f"postgresql://someone:sesame@127.0.0.1:{port}/postgres"
     finally:
-        server.kill()
-        server.wait()
+        server.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown
+        server.wait(30)
         shutil.rmtree(folder)
 
 

@@ -66,6 +66,12 @@ def test_a_stage_may_be_given_as_a_tag(registry: MlflowRegistry, name: str, stag
     assert version.disagreement is None
 
 
+def test_a_tag_of_none_counts_as_unset(make_registry: Make) -> None:
+    version = make_registry().register("m", source=SOURCE, tags={"model_params": None, "engine": "ollama"})
+
+    assert dict(version.tags).keys() == {"engine", "stage", "stage_changed_at"}
+
+
 def test_priority_is_taken_from_the_others(registry: MlflowRegistry, name: str) -> None:
     for _ in range(2):
         registry.register(name, source=SOURCE, tags={}, set_priority_to_one=True)
@@ -393,6 +399,12 @@ class Breaking:
         return getattr(self._backend, operation)
 
 
+def _move_on(backend: Any, name: str) -> None:
+    from src.core.registry_writes import move
+
+    move(backend, name, "2", "production", archive_others=True)
+
+
 def _register_on(backend: Any, name: str, tags: Mapping[str, str]) -> None:
     from src.core.registry_writes import register
 
@@ -422,16 +434,12 @@ def test_a_half_registration_is_taken_back(registry: MlflowRegistry, name: str, 
 
 
 def test_a_half_transition_is_taken_back(registry: MlflowRegistry, name: str) -> None:
-    from src.core.registry_writes import move
-
     add(registry, name, "production")
     add(registry, name, "staging")
     before = registry.versions(name)
 
     with pytest.raises(RegistryUnavailableError, match="gone"):
-        registry._connection.write(
-            lambda backend: move(Breaking(backend, "set_alias", 1), name, "2", "production", archive_others=True)
-        )
+        registry._connection.write(lambda backend: _move_on(Breaking(backend, "set_alias", 1), name))
     registry._connection._barred_until = 0.0
 
     assert [(v.aliases, v.tags) for v in registry.versions(name)] == [(v.aliases, v.tags) for v in before]

@@ -186,5 +186,5 @@ def test_a_restart_while_the_server_is_down_serves_what_it_served_and_recovers(
                 if restarted.stale("m"):
                     restarted.refresh("m")
                 time.sleep(0.05)
-            assert restarted.state == "ready"
+            assert restarted.health()["state"] == "ready"
             assert restarted.register("m", source=SOURCE, tags={}).version == "2"

@@ -195,20 +195,33 @@ def test_a_restart_after_a_change_by_others_asks_the_registry(make_registry: Mak
     assert restarted.state == "ready"
 
 
-def test_a_start_renews_what_the_snapshot_has(make_registry: Make, folder: Path) -> None:
+def test_closing_leaves_a_snapshot_that_a_restart_can_serve_from_at_once(make_registry: Make) -> None:
+    with closing(make_registry()) as registry:
+        for name in ("m", "n", "o"):
+            registry.register(name, source=SOURCE, tags={}, stage="production")
+
+    restarted = make_registry(start=False)
+
+    assert {restarted.resolve(name).registered.name for name in ("m", "n", "o")} == {"m", "n", "o"}
+    assert restarted.state == "starting"
+
+
+def test_a_start_reads_again_what_may_have_changed(make_registry: Make, folder: Path) -> None:
+    from mlflow import MlflowClient
+
     with closing(make_registry()) as registry:
         for name in ("m", "n"):
             registry.register(name, source=SOURCE, tags={}, stage="production")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    client.delete_registered_model("n")
+    client.set_model_version_tag("m", "1", "engine", "ollama")
 
     primed = make_registry()
 
-    assert primed.cached("m") is not None
     assert not primed.stale("m")
-    assert not primed.stale("n")
-    primed.close()
-    again = make_registry(start=False)
-    assert {again.resolve(name).registered.name for name in ("m", "n")} == {"m", "n"}
-    assert again.state == "starting"
+    assert primed.cached("m").registered.engine == "ollama"  # type: ignore[union-attr]
+    assert primed.cached("n") is None
+    assert opened(folder / "registry-snapshot.json").entry("n") is None
 
 
 def test_what_one_process_registers_another_has_in_its_snapshot(make_registry: Make, folder: Path) -> None:

@@ -20,6 +20,7 @@ from src.inference.engines.base import stop_requested
 from src.inference.engines.transformers.placement import dtype_name, pick_device, pick_dtype
 from src.inference.options import TransformersOptions, default_of
 from src.inference.types import JsonObject
+from src.inference.workers.failures import is_out_of_memory
 
 # Tokens at the end of an answer that are read again at each step to find a stop text, beside its own length.
 _TAIL_TOKENS = 16
@@ -49,7 +50,10 @@ class TextGenerationRunner:
                 trust_remote_code=trust_remote_code,
                 weights_only=True,
             )
-        except (OSError, ValueError, KeyError, ImportError) as exc:
+        except Exception as exc:
+            # Broken files surface as errors of whichever library met them first.
+            if is_out_of_memory(exc):
+                raise
             raise ModelLoadError(f"Model '{name}' could not be loaded for text generation: {exc}") from exc
         model = model.to(target).eval()
         return cls(name, model, tokenizer)
@@ -66,6 +70,7 @@ class TextGenerationRunner:
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, inputs: Any, options: JsonObject) -> JsonObject:
         """Generates; `inputs` is a prompt or a list of messages."""
+        self._check_tokens(options)
         encoded = {name: tensor.to(self.device) for name, tensor in self._encode(inputs).items()}
         prompt_tokens = int(encoded["input_ids"].shape[1])
         room = self._room(prompt_tokens, options)
@@ -74,6 +79,8 @@ class TextGenerationRunner:
             config.pad_token_id = self._pad_token(config.eos_token_id)
         if options.get("seed") is not None:
             torch.manual_seed(options["seed"])
+        else:
+            torch.seed()  # or the seed of the last request would decide this answer too
         stop = _as_list(options.get("stop"))
         criteria = StoppingCriteriaList(
             [_Stopped(), *([_StopTexts(self._tokenizer, stop, prompt_tokens)] if stop else [])]
@@ -107,6 +114,12 @@ class TextGenerationRunner:
             raise InvalidInputError("Invalid input format: the prompt has no tokens for this model")
         return wanted
 
+    def _check_tokens(self, options: JsonObject) -> None:
+        size = self._model.config.get_text_config().vocab_size
+        for name in ("pad_token_id", "eos_token_id"):
+            if any(token >= size for token in _as_list(options.get(name))):
+                raise InvalidInputError(f"option '{name}': this model has the tokens 0 to {size - 1}")
+
     def _room(self, prompt_tokens: int, options: JsonObject) -> int:
         """Returns how many tokens the answer may have."""
         wanted = answer_bound(options, prompt_tokens)
@@ -129,6 +142,9 @@ class TextGenerationRunner:
     ) -> JsonObject:
         ends = _as_list(config.eos_token_id)
         rows = [_until_end(row.tolist(), ends) for row in sequences]
+        if len(rows) > 1:
+            # One that a stop text ended is filled up while its neighbours go on.
+            rows = [_without_padding(row, config.pad_token_id) for row in rows]
         texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         cut = [cut_at(text, stop) for text in texts]
         ended = (rows[0] and rows[0][-1] in ends) or cut[0] != texts[0]
@@ -250,6 +266,13 @@ def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
         if token in ends:
             return ids[: position + 1]
     return ids
+
+
+def _without_padding(ids: list[int], pad: int | None) -> list[int]:
+    end = len(ids)
+    while end and ids[end - 1] == pad:
+        end -= 1
+    return ids[:end]
 
 
 def _as_list(value: Any) -> list[Any]:
