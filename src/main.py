@@ -9,7 +9,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
+from fastapi_swagger import patch_fastapi
 
 from src import __version__
 from src.api import errors, inference_api, monitoring_api
@@ -40,12 +42,25 @@ def create_app(
         version=__version__,
         description="One door for every task; every answer names the version that produced it.",
         lifespan=_lifespan(models, manager),
+        docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
+    # Swagger with its scripts from here: the page works on a machine without internet.
+    patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
     inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
     app.include_router(monitoring_api.router(manager))
     errors.install(app)
     app.add_middleware(Guard, settings=settings)
+    if settings.allowed_origins:
+        # In front of the guard, since a browser's preflight carries no key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -42,8 +42,8 @@ class InferEndpoint:
         request_id: str = scope["aiml.request_id"]
         body: Any = None
         try:
-            body = parse(await self._read(receive))
-            answer = await self._run(_request(body, request_id), receive)
+            body = decode(await self._read(receive))
+            answer = await self._run(_request(checked(body), request_id), receive)
             response = None if answer is None else json_response(answer)
         except PlatformError as exc:
             response = failure_response(exc, request_id, **_echo(body))
@@ -81,10 +81,19 @@ class InferEndpoint:
 
 def parse(body: bytes) -> JsonObject:
     """Returns the request's object, its fields checked; raises `ValidationError` naming what is wrong."""
+    return checked(decode(body))
+
+
+def decode(body: bytes) -> Any:
+    """Returns the value of a JSON body; raises `ValidationError`."""
     try:
-        value = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise ValidationError(f"the body is no JSON: {exc}") from exc
+
+
+def checked(value: Any) -> JsonObject:
+    """Returns a decoded body whose fields are those of a request; raises `ValidationError` naming what is wrong."""
     if not isinstance(value, dict):
         raise ValidationError("the body must be an object with task, engine, model_name, data and options")
     problems = [
@@ -105,7 +114,9 @@ def _request(body: JsonObject, request_id: str) -> InferenceRequest:
 
 
 def _echo(body: Any) -> JsonObject:
-    return {name: body[name] for name in ("task", "engine", "model_name")} if isinstance(body, dict) else {}
+    if not isinstance(body, dict):
+        return {}
+    return {name: body[name] for name in ("task", "engine", "model_name") if isinstance(body.get(name), str)}
 
 
 def install(app: FastAPI, manager: InferenceManager, max_body: int) -> None:

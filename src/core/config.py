@@ -15,7 +15,13 @@ import yaml
 from dotenv import load_dotenv
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from src.core.errors import ConfigurationError
 
@@ -66,8 +72,13 @@ class TransformersSettings(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     trust_remote_code: bool = Field(True, description="counts only for models in trusted_models")
-    trusted_models: tuple[str, ...] = Field((), description="registered names whose own code may run")
+    trusted_models: NameList = Field((), description="registered names whose own code may run")
     cache_dir: str = Field("./cache/models", description="where Hugging Face downloads are cached")
+
+    @field_validator("trusted_models", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return split_names(value)
 
     @field_validator("torch_dtype", mode="before")
     @classmethod
@@ -128,7 +139,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys", "allowed_hosts", "allowed_origins", "media_roots", "required_models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return split_names(value)
 
     @field_validator("data_dir")
     @classmethod
@@ -198,9 +209,18 @@ def load_settings(**overrides: Any) -> Settings:
     """Reads the settings; raises `ConfigurationError` that says which one cannot work and why."""
     try:
         return Settings(**overrides)
+    except SettingsError as exc:
+        raise ConfigurationError(f"{exc}: {exc.__cause__}") from exc
     except PydanticValidationError as exc:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in exc.errors()]
         raise ConfigurationError("; ".join(lines)) from exc
+
+
+def split_names(value: Any) -> Any:
+    """Returns a text's comma-separated parts; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def is_loopback(host: str) -> bool:
@@ -235,8 +255,23 @@ _DOCUMENTED = {
 _LAKEFS_BY_S3 = {"AWS_ACCESS_KEY_ID": "LAKEFS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "LAKEFS_SECRET_ACCESS_KEY"}
 
 
+_EXPORTED = "AIML_EXPORTED_TRACKING_URI"
+
+
+def export_tracking_uri(settings: Settings) -> None:
+    """Points MLflow's own client in this process at the registry in use, unless it was pointed somewhere.
+
+    So `MlflowClient()` beside our Python door finds what the door registered. What was exported is
+    marked, so that it is not taken for a configured server later, nor by a process started from here.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = os.environ[_EXPORTED] = settings.tracking_uri
+
+
 def _documented_environment() -> dict[str, Any]:
     found = {name: os.environ[name] for name in _DOCUMENTED if os.environ.get(name)}
+    if found.get("MLFLOW_TRACKING_URI") == os.environ.get(_EXPORTED):
+        found.pop("MLFLOW_TRACKING_URI", None)
     for s3_name, name in _LAKEFS_BY_S3.items():
         if os.environ.get(s3_name):
             found.setdefault(name, os.environ[s3_name])

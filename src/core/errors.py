@@ -3,7 +3,6 @@
 PlatformError
 ├── ConfigurationError              settings that cannot work; stops the start
 ├── ConflictError                   the thing exists already, or changed meanwhile
-├── IntegrityError                  stored bytes differ from their digest
 └── InferenceError                  whatever `inference_manager.infer` can answer with
     ├── ValidationError             shape, types, unknown option, unknown task or engine
     ├── InvalidInputError           well formed but unusable input (error_type "ValueError")
@@ -15,6 +14,7 @@ PlatformError
     ├── InferenceTimeoutError       the `timeout` option passed; generation was stopped
     ├── CancelledError              the caller went away; generation was stopped
     ├── InsufficientMemoryError     did not fit, while loading or inferring
+    ├── IntegrityError              stored bytes differ from their digest
     ├── EngineError                 the engine itself failed
     │   └── ModelLoadError          the model's files could not be loaded
     └── UnavailableError            try again later
@@ -55,12 +55,12 @@ class ConflictError(PlatformError):
     """The thing exists already, or was changed meanwhile."""
 
 
-class IntegrityError(PlatformError):
-    """Stored bytes differ from the digest they were stored under."""
-
-
 class InferenceError(PlatformError):
     """An inference request could not be served."""
+
+
+class IntegrityError(InferenceError):
+    """Stored bytes differ from the digest they were stored under."""
 
 
 class ValidationError(InferenceError):

@@ -155,6 +155,11 @@ class MlflowRegistry:
             self._snapshot.update(names=names)
         return [v for model in models for v in model.versions if show_all or v.stage != "archived"]
 
+    def remembered(self) -> list[RegisteredVersion]:
+        """Returns the versions that the snapshot holds, without asking the registry."""
+        self._snapshot.load()
+        return [version for entry in self._snapshot.entries() for version in entry.model.versions]
+
     def versions(self, name: str) -> list[RegisteredVersion]:
         """Returns every version of a model as the registry has it now, the newest first."""
         return list(self._read(check_name(name), name).versions)

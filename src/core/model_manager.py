@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.core.config import Settings, load_settings
+from src.core.config import Settings, export_tracking_uri, load_settings
 from src.core.errors import ConfigurationError, ModelNotFoundError, NotFoundError
 from src.core.mlflow_registry import MlflowRegistry, RegisteredVersion, Resolution
 from src.core.stores.base import Commit, VersionStore
@@ -23,6 +23,8 @@ class ModelManager:
     """Registers models, resolves their names and puts their files in place for serving."""
 
     def __init__(self, settings: Settings | None = None) -> None:
+        # Without settings it is the one of this process, which a script uses beside MLflow's own client.
+        self._is_default = settings is None
         self._settings = settings
         self._lock = threading.RLock()
         self._registry: MlflowRegistry | None = None
@@ -42,6 +44,8 @@ class ModelManager:
         with self._lock:
             if self._registry is None:
                 settings = self.settings
+                if self._is_default:
+                    export_tracking_uri(settings)
                 self._registry = MlflowRegistry(
                     settings.tracking_uri,
                     snapshot_path=settings.data_dir / "registry-snapshot.json",
@@ -147,6 +151,18 @@ class ModelManager:
                 f"files (repository {repo}, commit {commit}): {exc}",
                 details={"repo": repo, "commit": commit},
             ) from exc
+
+    def production_versions(self) -> list[RegisteredVersion]:
+        """Returns the versions that serve as `production`: as last seen where something is known, else by asking."""
+        versions = self.registry.remembered() or self.registry.list_models()
+        return [version for version in versions if "production" in version.aliases]
+
+    def local_folder(self, version: RegisteredVersion) -> Path | None:
+        """Returns where a version's files lie if they are checked out, without looking into them."""
+        if not version.repo or not version.commit:
+            return None
+        path = self.settings.data_dir / "models" / version.repo / version.commit
+        return path if path.is_dir() else None
 
     def free_bytes(self) -> int:
         """Returns the bytes free where the data folder is."""

@@ -85,9 +85,15 @@ class ModelCache:
     """Loads single-flight, counts who uses what, and lets idle models go. Lives on one event loop."""
 
     def __init__(
-        self, settings: CacheSettings, *, supervisor: Supervisor | None = None, admission: Admission | None = None
+        self,
+        settings: CacheSettings,
+        *,
+        supervisor: Supervisor | None = None,
+        admission: Admission | None = None,
+        max_waiting: int = 256,
     ) -> None:
         self._settings = settings
+        self._max_waiting = max_waiting
         self._supervisor = supervisor or Supervisor(WorkerSettings())
         self._admission = admission
         self._models: dict[ModelKey, LoadedModel] = {}
@@ -95,7 +101,7 @@ class ModelCache:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.hits = 0
         self.misses = 0
-        self.loads: dict[str, int] = {}
+        self.loads: dict[ModelKey, int] = {}
 
     def __len__(self) -> int:
         return sum(1 for entry in self._models.values() if entry.worker is not None)
@@ -118,6 +124,10 @@ class ModelCache:
     async def acquire(self, key: ModelKey, model: ServableModel, loader: Loader) -> AsyncIterator[Worker]:
         """Holds the model for the block; loads it first where it is missing, once for everybody who asks."""
         entry = self._entry(key, model, loader)
+        if entry.in_use >= self._max_waiting:
+            raise QueueFullError(
+                f"{entry.in_use} requests wait for model '{model.name}' already: ask again in a moment"
+            )
         entry.in_use += 1
         entry.uses += 1
         try:
@@ -196,7 +206,7 @@ class ModelCache:
         if self._admission is not None:
             self._admission.loaded(entry)
         entry.worker, entry.state = worker, "ready"
-        self.loads[entry.key.model] = self.loads.get(entry.key.model, 0) + 1
+        self.loads[entry.key] = self.loads.get(entry.key, 0) + 1
         logger.info(
             "model loaded",
             extra={"model": entry.model.name, "seconds": round(time.monotonic() - started, 3), "pid": worker.pid},

@@ -12,7 +12,6 @@ from src.core.errors import (
     InferenceTimeoutError,
     InvalidInputError,
     PlatformError,
-    QueueFullError,
     ValidationError,
 )
 from src.inference.cache import ModelCache, ModelKey
@@ -76,6 +75,7 @@ class ModelExecutor:
         checked = validate_options(schema, options)
         if checked.get("stream"):
             raise InvalidInputError("option 'stream' is not available in this version: leave it out")
+        self.engine.check_options(checked)
         return checked
 
     def _checked(self, handler_class: type[BaseModelHandler], data: JsonObject) -> BaseModelHandler:
@@ -96,6 +96,7 @@ class ModelExecutor:
         except Exception as exc:
             raise failures.handler_failure(exc, name) from exc
         try:
+            await self.engine.aready(model)
             async with _bounded(_timeout(options)):
                 raw = await self.engine.ainfer(model, prepared["inputs"], prepared.get("options") or {})
             facts = {key: raw.pop(key, None) for key in ("digest", "engine_version", "warnings")}
@@ -121,10 +122,6 @@ class ModelExecutor:
             return await self._load(model, key, handler_class, on_death)
 
         async with self._runtime.cache.acquire(key, model, load) as worker:
-            if worker.in_flight >= self._runtime.settings.queue.max_size:
-                raise QueueFullError(
-                    f"{worker.in_flight} requests wait for model '{model.name}' already: ask again in a moment"
-                )
             async with _bounded(_timeout(options)):
                 answer = await worker.infer(data, options)
             report = worker.report

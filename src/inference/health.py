@@ -53,7 +53,10 @@ class DependencyMonitor:
     def _lakefs(self) -> JsonObject:
         # Without an address the version store is a folder of ours, checked whenever it is read.
         configured = bool(self._models.settings.lakefs.endpoint)
-        return {"configured": configured, "embedded": not configured, "status": "ok", "degrades": False}
+        if configured:
+            reason = "this version serves from its embedded store only: unset LAKEFS_ENDPOINT"
+            return {"configured": True, "embedded": False, "status": "unusable", "reason": reason, "degrades": True}
+        return {"configured": False, "embedded": True, "status": "ok", "degrades": False}
 
     async def _ollama(self) -> JsonObject:
         settings = self._models.settings.ollama

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from src.core import metrics
@@ -121,7 +122,10 @@ class InferenceManager:
         """Makes the running loop the one that serves, and brings the registry up behind it."""
         self._loop.bind(asyncio.get_running_loop())
         self._draining = False
+        loop = asyncio.get_running_loop()
         in_background(self._models.registry.start, lambda: None)
+        if self.settings.workers.preload != "never":
+            in_background(lambda: self._warm(loop), lambda: None)
 
     async def stop(self) -> None:
         """Takes no new request, unloads every model and closes what engines hold open."""
@@ -248,7 +252,11 @@ class InferenceManager:
     @cached_property
     def cache(self) -> ModelCache:
         """The loaded models."""
-        return ModelCache(self.settings.cache, supervisor=Supervisor(self.settings.workers))
+        return ModelCache(
+            self.settings.cache,
+            supervisor=Supervisor(self.settings.workers),
+            max_waiting=self.settings.queue.max_size,
+        )
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -263,6 +271,20 @@ class InferenceManager:
     def _runtime(self) -> Runtime:
         catalog = ModelCatalog(self._models, canonical_task)
         return Runtime(self.settings, self._registry, catalog, self.cache, self.launcher)
+
+    def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts the preloader with what the production versions need; runs in a thread."""
+        paths: dict[str, list[Path]] = {}
+        for version in self._models.production_versions():
+            path = self._models.local_folder(version)
+            if version.engine and path is not None:
+                paths.setdefault(version.engine, []).append(path)
+        modules: list[str] = []
+        for name, engine_class in self._registry.engines().items():
+            if name in paths or self.settings.workers.preload == "always":
+                modules += engine_class().preload_modules(paths.get(name, []))
+        if modules:
+            loop.call_soon_threadsafe(self.launcher.warm, modules)
 
     def _make_executor(self, task: str, engine: str, engine_class: EngineClass) -> ModelExecutor:
         return ModelExecutor(task, engine, engine_class, self._runtime)
@@ -299,7 +321,7 @@ class InferenceManager:
             "device": worker.report.device if worker else None,
             "dtype": worker.report.dtype if worker else None,
             "memory_bytes": worker.memory_bytes() if worker else None,
-            "loads": self.cache.loads.get(entry.key.model, 0),
+            "loads": self.cache.loads.get(entry.key, 0),
             "in_flight": min(in_flight, 1),
             "queued": max(in_flight - 1, 0) if worker else entry.in_use,
             "idle_seconds": entry.idle_seconds,

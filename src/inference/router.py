@@ -1,5 +1,6 @@
 """TaskRouter: (task, engine) → the ModelExecutor that is kept for it."""
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -7,6 +8,8 @@ from functools import cached_property
 from src.core.errors import ValidationError
 from src.inference.executor import ModelExecutor
 from src.inference.registry import EngineClass, ModelRegistry, unknown_name
+
+logger = logging.getLogger(__name__)
 
 TASK_ALIASES = {"text-generation-ollama": ("text-generation", "ollama")}
 """Task as asked → the task it means, on the one engine that it is accepted for."""
@@ -36,7 +39,12 @@ class TaskRouter:
     def _task_engine_mapping(self) -> dict[str, dict[str, EngineClass]]:
         mapping: dict[str, dict[str, EngineClass]] = {}
         for name, engine_class in self._registry.engines().items():
-            for task in engine_class().supported_tasks:
+            try:
+                tasks = engine_class().supported_tasks
+            except Exception:
+                logger.exception("engine %s is left out of the routes: it cannot be made", name)
+                continue
+            for task in tasks:
                 mapping.setdefault(task, {})[name] = engine_class
         return mapping
 

@@ -1,5 +1,6 @@
 """Counts and latencies of inferences, in all and per model."""
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ class Counter:
         ordered = sorted(self.latencies)
         if not ordered:
             return {"p50": None, "p90": None, "p99": None}
-        return {f"p{share}": ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in (50, 90, 99)}
+        # nearest rank
+        return {f"p{share}": ordered[math.ceil(len(ordered) * share / 100) - 1] for share in (50, 90, 99)}
 
 
 class InferenceStats:

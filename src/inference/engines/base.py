@@ -52,6 +52,9 @@ class BaseEngine:
         """Like `infer`, awaited on the event loop; network engines only."""
         raise NotImplementedError(f"{type(self).__name__} is not a network engine")
 
+    async def aready(self, model: ServableModel) -> None:
+        """Makes a network engine's server ready for a model (fetches it, say); the default timeout does not count it."""
+
     async def lists(self, name: str) -> bool:
         """Whether a network engine's server has a model of this name that nobody registered."""
         return False
@@ -61,6 +64,9 @@ class BaseEngine:
 
     async def aclose(self) -> None:
         """Closes what a network engine holds open."""
+
+    def check_options(self, options: JsonObject) -> None:
+        """Raises `InvalidInputError` for options that could only fail once a model is loaded."""
 
     def describe(self, model: Any) -> JsonObject:
         """Returns what is known of a loaded model: `device`, `dtype` (texts or None)."""

@@ -130,6 +130,7 @@ class ProcessWorker(asyncio.Protocol):
     # ------------------------------------------------------------------ inside
 
     def _cause_of_death(self) -> PlatformError:
+        # A kill of ours would have told why before; one that nobody owns up to, while the kernel killed, is its.
         if kernel_kills() > self._kernel_kills:
             return InsufficientMemoryError(
                 f"the model's process was killed by the kernel: out of memory. {failures.MEMORY_ADVICE}"

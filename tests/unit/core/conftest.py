@@ -68,6 +68,28 @@ def make_registry(folder: Path) -> Iterator[Make]:
         registry.close()
 
 
+@pytest.fixture
+def database(folder: Path) -> Path:
+    """The folder's registry file."""
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def served(make_registry: Make) -> MlflowRegistry:
+    """A client that has served version 1 of `model` from production."""
+    registry = make_registry(request_timeout=1.0)
+    registry.register("model", source="lakefs://repo/0123abcd/", tags={}, stage="production")
+    registry.resolve("model")
+    return registry
+
+
+def look_again(registry: MlflowRegistry) -> None:
+    """Lets the next look at the file be a fresh one, and nobody be barred."""
+    assert registry._connection.file is not None
+    registry._connection.file.guard._looked_at = 0.0
+    registry._connection._barred_until = registry._connection._quiet_until = 0.0
+
+
 @pytest.fixture(
     params=["sqlite", pytest.param("http", marks=pytest.mark.slow), pytest.param("postgres", marks=pytest.mark.slow)]
 )

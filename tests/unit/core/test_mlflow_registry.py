@@ -1,7 +1,6 @@
 """Registering, resolving and changing versions: one suite for sqlite, an MLflow server and PostgreSQL."""
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +13,6 @@ from src.core.errors import (
     RegistryUnavailableError,
 )
 from src.core.mlflow_registry import MlflowRegistry, RegisteredVersion
-from src.core.registry_names import stored_name
 from tests.unit.core.conftest import Make
 
 SOURCE = "lakefs://repo/0123abcd/"
@@ -22,13 +20,6 @@ SOURCE = "lakefs://repo/0123abcd/"
 
 def add(registry: MlflowRegistry, name: str, stage: str | None = None, **tags: str) -> RegisteredVersion:
     return registry.register(name, source=SOURCE, tags=tags, stage=stage)
-
-
-def plain_client(address: str) -> Any:
-    """What somebody else uses: MLflow's own client."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=address)
 
 
 # ---------------------------------------------------------------------- registering
@@ -201,88 +192,6 @@ def test_a_name_that_is_found_after_it_was_missed(make_registry: Make, name: str
     _eventually(lambda: reader.resolve(name).registered.version == "1")
 
 
-# ---------------------------------------------------------------------- what others registered
-
-
-@pytest.mark.parametrize("foreign", ["plain", "50% off", "it's", "under_score%", "A'%"])
-def test_a_version_that_others_registered_with_only_an_ollama_name(
-    registry: MlflowRegistry, folder: Any, uri: str | None, foreign: str, name: str
-) -> None:
-    foreign = foreign + name[-4:]
-    client = plain_client(uri or f"sqlite:///{folder / 'mlflow.db'}")
-    client.create_registered_model(foreign)
-    client.create_model_version(foreign, "ollama://library/llama2")
-    client.set_model_version_tag(foreign, "1", "ollama_model_name", "llama2:7b")
-
-    version = registry.resolve(foreign).registered
-
-    assert (version.name, version.version, version.stage) == (foreign, "1", "none")
-    assert (version.ollama_name, version.engine, version.task) == ("llama2:7b", "ollama", "text-generation")
-
-
-def test_a_version_of_ours_has_what_others_may_read(
-    registry: MlflowRegistry, folder: Any, uri: str | None, name: str
-) -> None:
-    add(registry, name, "production", engine="ollama")
-
-    seen = plain_client(uri or f"sqlite:///{folder / 'mlflow.db'}").get_model_version_by_alias(
-        stored_name(name), "production"
-    )
-
-    assert (str(seen.version), seen.source, seen.tags["engine"], seen.tags["stage"]) == (
-        "1", SOURCE, "ollama", "production",
-    )  # fmt: skip
-
-
-def test_a_name_given_as_mlflow_stores_it(registry: MlflowRegistry, name: str) -> None:
-    add(registry, name)
-
-    assert registry.resolve(stored_name(name)).registered.name == name
-
-
-def test_registering_a_name_that_others_stored_unescaped_adds_to_it(make_registry: Make, folder: Any) -> None:
-    registry = make_registry()
-    client = plain_client(f"sqlite:///{folder / 'mlflow.db'}")
-    client.create_registered_model("50%")
-    client.create_model_version("50%", SOURCE)
-
-    assert add(registry, "50%").version == "2"
-    assert {version.name for version in registry.list_models()} == {"50%"}
-
-
-def test_an_alias_that_others_moved_wins_over_the_tag_and_is_shown(
-    registry: MlflowRegistry, folder: Any, uri: str | None, name: str
-) -> None:
-    add(registry, name, "production")
-    add(registry, name, "staging")
-    client = plain_client(uri or f"sqlite:///{folder / 'mlflow.db'}")
-    client.set_registered_model_alias(stored_name(name), "production", "2")
-
-    registered = registry.versions(name)[0]
-    resolution = registry.resolve(name)
-
-    assert (registered.stage, registered.tagged_stage) == ("production", "staging")
-    assert resolution.registered.version == "2"
-    assert resolution.warnings == (registered.disagreement,)
-
-
-def test_a_production_tag_without_the_alias_is_shown(
-    registry: MlflowRegistry, folder: Any, uri: str | None, name: str
-) -> None:
-    add(registry, name, "production")
-    add(registry, name)
-    client = plain_client(uri or f"sqlite:///{folder / 'mlflow.db'}")
-    client.delete_registered_model_alias(stored_name(name), "production")
-    registry.versions(name)
-
-    resolution = registry.resolve(name)
-
-    assert resolution.registered.version == "2"
-    assert "version 1" in resolution.warnings[0]
-    assert "no alias 'production' exists" in resolution.warnings[0]
-    assert registry.resolve(f"{name}@2").warnings == ()
-
-
 # ---------------------------------------------------------------------- changes
 
 
@@ -379,70 +288,6 @@ def test_a_name_with_many_versions_is_read_whole(registry: MlflowRegistry, name:
 
     assert len(registry.versions(name)) == 5
     assert len([v for v in registry.list_models() if v.name == name]) == 5
-
-
-# ---------------------------------------------------------------------- half registrations
-
-
-class Breaking:
-    """The real backend, of which one operation fails after so many calls."""
-
-    def __init__(self, backend: Any, operation: str, after: int = 0) -> None:
-        self._backend, self._operation, self._left = backend, operation, after
-
-    def __getattr__(self, operation: str) -> Any:
-        if operation == self._operation:
-            if self._left == 0:
-                self._operation = ""  # what is taken back works again
-                raise RegistryUnavailableError("gone")
-            self._left -= 1
-        return getattr(self._backend, operation)
-
-
-def _move_on(backend: Any, name: str) -> None:
-    from src.core.registry_writes import move
-
-    move(backend, name, "2", "production", archive_others=True)
-
-
-def _register_on(backend: Any, name: str, tags: Mapping[str, str]) -> None:
-    from src.core.registry_writes import register
-
-    register(backend, name, source=SOURCE, tags=tags, description="", stage="production", first=True)
-
-
-@pytest.mark.parametrize(
-    ("operation", "existing"),
-    [("create_version", 0), ("create_version", 1), ("set_alias", 0), ("set_alias", 1), ("set_tag", 1)],
-)
-def test_a_half_registration_is_taken_back(registry: MlflowRegistry, name: str, operation: str, existing: int) -> None:
-    for _ in range(existing):
-        registry.register(name, source=SOURCE, tags={}, stage="production", set_priority_to_one=True)
-    before = registry.versions(name) if existing else None
-
-    with pytest.raises(RegistryUnavailableError, match="gone"):
-        registry._connection.write(lambda backend: _register_on(Breaking(backend, operation), name, {}))
-    registry._connection._barred_until = 0.0
-
-    if before is None:
-        with pytest.raises(ModelNotFoundError, match=r"^Model '.*' not found in MLflow(; did|$)"):
-            registry.versions(name)
-    else:
-        assert [(v.version, v.aliases, dict(v.tags)) for v in registry.versions(name)] == [
-            (v.version, v.aliases, dict(v.tags)) for v in before
-        ]
-
-
-def test_a_half_transition_is_taken_back(registry: MlflowRegistry, name: str) -> None:
-    add(registry, name, "production")
-    add(registry, name, "staging")
-    before = registry.versions(name)
-
-    with pytest.raises(RegistryUnavailableError, match="gone"):
-        registry._connection.write(lambda backend: _move_on(Breaking(backend, "set_alias", 1), name))
-    registry._connection._barred_until = 0.0
-
-    assert [(v.aliases, v.tags) for v in registry.versions(name)] == [(v.aliases, v.tags) for v in before]
 
 
 def _eventually(condition: Any, seconds: float = 3.0) -> None:

@@ -44,7 +44,7 @@ class OllamaEngine(BaseEngine):
         row = await self._present(model, name)
         raw = await self._ask(client, model, name, inputs, options)
         # Ollama's tags move: the digest is read beside the answer, not remembered from registration.
-        raw["digest"] = row.get("digest")
+        raw["digest"] = _prefixed(row.get("digest"))
         raw["engine_version"] = catalogue.version
         raw["warnings"] = [
             *raw.get("warnings", []),
@@ -52,6 +52,10 @@ class OllamaEngine(BaseEngine):
             *_drift(model, name, row.get("digest")),
         ]
         return raw
+
+    async def aready(self, model: ServableModel) -> None:
+        """Pulls a registered model that the server lacks, where `auto_pull` allows it."""
+        await self._present(model, ollama_name(model))
 
     async def lists(self, name: str) -> bool:
         """Whether the server has a model under this name; raises `EngineUnavailableError` if it cannot be asked."""
@@ -64,7 +68,7 @@ class OllamaEngine(BaseEngine):
     async def digest(self, name: str) -> str | None:
         """Returns the digest that Ollama reports for a model; None when it lacks it."""
         row = await self._connected()[1].find(name)
-        return str(row["digest"]) if row and row.get("digest") else None
+        return _prefixed(row.get("digest")) if row else None
 
     async def ping(self) -> None:
         """Raises `EngineUnavailableError` unless the server answers."""
@@ -167,6 +171,10 @@ class OllamaEngine(BaseEngine):
 def ollama_name(model: ServableModel) -> str:
     """Returns the name that Ollama knows a model by."""
     return model.tags.get("ollama_model_name") or model.name
+
+
+def _prefixed(digest: str | None) -> str | None:
+    return digest if not digest or digest.startswith("sha256:") else f"sha256:{digest}"
 
 
 def _drift(model: ServableModel, name: str, digest: str | None) -> list[str]:

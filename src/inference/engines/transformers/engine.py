@@ -74,9 +74,11 @@ class TransformersEngine(BaseEngine):
     def infer(self, model: TaskRunner, inputs: Any, options: JsonObject) -> Any:
         """Runs the model on what its handler prepared."""
         raw = model.run(inputs, options)
-        if options.get("trust_remote_code") and not self.trusts(model.name):
+        trusted, wanted = self.trusts(model.name), options.get("trust_remote_code")
+        if wanted is not None and wanted != trusted:
+            state = "among" if trusted else "not among"
             raw.setdefault("warnings", []).append(
-                "option 'trust_remote_code' has no effect: the model is not among transformers.trusted_models"
+                f"option 'trust_remote_code' has no effect: the model is {state} transformers.trusted_models"
             )
         return raw
 
@@ -90,6 +92,15 @@ class TransformersEngine(BaseEngine):
     def describe(self, model: TaskRunner) -> JsonObject:
         """Returns `device`, `dtype` and `parameter_bytes` of a loaded model."""
         return {"device": model.device, "dtype": model.dtype, "parameter_bytes": model.parameter_bytes()}
+
+    def check_options(self, options: JsonObject) -> None:
+        """Refuses a number format that no model can be loaded in."""
+        wanted = options.get("dtype") or options.get("torch_dtype")
+        if wanted == "int8":
+            raise InvalidInputError(
+                "torch_dtype 'int8' is not available in this version: take auto, float32, float16 or bfloat16",
+                details={"dtypes": ["auto", "float32", "float16", "bfloat16"]},
+            )
 
     def trusts(self, model_name: str) -> bool:
         """Whether a model's own code may run."""

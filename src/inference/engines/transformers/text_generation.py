@@ -241,6 +241,10 @@ def generation_config(options: JsonObject, own: GenerationConfig, prompt_tokens:
 def option_warnings(options: JsonObject) -> list[str]:
     """Returns a warning for each option set that text generation does not use."""
     warnings = [f"option '{name}' has no effect on text-generation" for name in _NO_EFFECT if options.get(name)]
+    if options.get("device_map") not in (None, "auto"):
+        warnings.append("option 'device_map' has no effect besides 'auto': take 'device'")
+    if options.get("dtype") and options.get("torch_dtype") not in (None, options["dtype"]):
+        warnings.append("option 'dtype' is used; 'torch_dtype' has no effect beside it")
     if options.get("batch_size", 1) > 1:
         warnings.append("option 'batch_size' has no effect: the request holds one input")
     for name in ("early_stopping", "length_penalty"):
