@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="one of them; several times for more")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement under load")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "workloads": {}}
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "workloads": {},
+    }
     with tempfile.TemporaryDirectory(prefix="aiml-bench-") as folder:
         for name in arguments.workload or WORKLOADS:
             module = importlib.import_module(f"benchmarks.workloads.{name.lower()}")

@@ -54,7 +54,12 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    module: str, *, data_dir: Path | None = None, health: str = "/inference/health", arguments: tuple[str, ...] = (), **env: str
+    module: str,
+    *,
+    data_dir: Path | None = None,
+    health: str = "/inference/health",
+    arguments: tuple[str, ...] = (),
+    **env: str,
 ) -> Iterator[Server]:
     """Runs `python -m module` until the block ends; its first healthy answer is timed."""
     port = free_port()
@@ -142,7 +147,11 @@ def machine() -> dict[str, Any]:
 
     names = ("fastapi", "uvicorn", "torch", "transformers", "mlflow")
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         "unknown",
     )
     memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))

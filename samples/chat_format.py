@@ -67,16 +67,12 @@ def segments(conversation: Conversation) -> Iterator[tuple[str, bool]]:
     if conversation.system:
         yield f"{SYSTEM}{conversation.system}{END}", False
     for turn in conversation.turns:
-        prompt = (
-            f"{USER}{turn.prompt.strip()}{END}{ASSISTANT}" if conversation.chat else turn.prompt
-        )
+        prompt = f"{USER}{turn.prompt.strip()}{END}{ASSISTANT}" if conversation.chat else turn.prompt
         yield prompt, False
         yield turn.reply + END, True
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerFast, conversation: Conversation
-) -> list[tuple[int, bool]]:
+def encode(tokenizer: PreTrainedTokenizerFast, conversation: Conversation) -> list[tuple[int, bool]]:
     """Turn a sample into token ids, each with whether it is learnt."""
     core = tokenizer.backend_tokenizer
     return [

@@ -85,9 +85,7 @@ def examine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict
     for form, decoding in product(("chat", "plain"), ("greedy", "sampled")):
         chat, sampled = form == "chat", decoding == "sampled"
         replies = reply(model, tokenizer, prompts, chat=chat, sampled=sampled)
-        right = sum(
-            text == question.reply for text, question in zip(replies, questions, strict=True)
-        )
+        right = sum(text == question.reply for text, question in zip(replies, questions, strict=True))
         scores[f"{form}_{decoding}"] = right / len(questions)
     return scores
 

@@ -17,7 +17,7 @@ from src import __version__
 from src.api import errors, inference_api, monitoring_api
 from src.api.middleware import Guard
 from src.core import logs
-from src.core.config import Settings, load_env_file, load_settings
+from src.core.config import Settings, load_env_file, load_settings, unknown_variables
 from src.core.errors import ConfigurationError
 from src.core.model_manager import ModelManager, model_manager
 from src.core.samples import register_samples
@@ -98,6 +98,8 @@ def main() -> None:
         settings = load_settings()
         settings.check_listening()
         logs.configure(settings)
+        for sentence in unknown_variables():
+            logger.warning("%s", sentence)
         app = create_app()
     except ConfigurationError as exc:
         sys.exit(f"The service cannot start: {exc}")

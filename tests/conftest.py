@@ -18,3 +18,9 @@ def postgresql_uri() -> Iterator[str]:
         if os.environ.get("CI") == "true":
             pytest.fail(str(exc))
         pytest.skip(str(exc))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The service runs on asyncio, so the async tests do."""
+    return "asyncio"

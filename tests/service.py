@@ -74,7 +74,9 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_service(data_dir: Path, *, samples: str = "off", port: int | None = None, **settings: str) -> Iterator[Service]:
+def running_service(
+    data_dir: Path, *, samples: str = "off", port: int | None = None, **settings: str
+) -> Iterator[Service]:
     """Starts the service on a free port and waits for its first answer."""
     data_dir.mkdir(parents=True, exist_ok=True)
     port = port or free_port()

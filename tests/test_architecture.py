@@ -31,7 +31,10 @@ LONGEST = 400
 def committed() -> list[Path]:
     """Returns the files that git has, or would take."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     return [path for path in found if path.is_file()]
@@ -39,8 +42,12 @@ def committed() -> list[Path]:
 
 def loaded_by(statement: str) -> set[str]:
     """Returns the top-level modules that a fresh interpreter has after a statement."""
-    script = f"{statement}; import json, sys; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
+    script = (
+        f"{statement}; import json, sys; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=120
+    )
     return set(json.loads(done.stdout))
 
 
@@ -63,7 +70,9 @@ def test_an_import_is_light(statement: str) -> None:
 
 
 def test_an_error_class_costs_no_web_framework() -> None:
-    assert loaded_by("from src.inference import InferenceError").isdisjoint({"fastapi", "starlette", "httpx", "pydantic"})
+    assert loaded_by("from src.inference import InferenceError").isdisjoint(
+        {"fastapi", "starlette", "httpx", "pydantic"}
+    )
 
 
 def test_the_layers_hold() -> None:

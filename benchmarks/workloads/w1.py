@@ -50,7 +50,9 @@ def run(folder: Path, seconds: float) -> dict[str, Any]:
     for name in ("typed_fastapi", "own_process", "thread"):
         figures[name] = {c: _median([turn[name][c] for turn in rounds]) for c in ("c1", "c32")}
     ratios = {
-        f"{name}_{c}": _middle([t[name][c]["requests_per_second"] / t["typed_fastapi"][c]["requests_per_second"] for t in rounds])
+        f"{name}_{c}": _middle(
+            [t[name][c]["requests_per_second"] / t["typed_fastapi"][c]["requests_per_second"] for t in rounds]
+        )
         for name in ("own_process", "thread")
         for c in ("c1", "c32")
     }

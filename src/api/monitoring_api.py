@@ -26,7 +26,7 @@ def router(manager: InferenceManager) -> APIRouter:
         responses={
             200: {"model": schemas.Probe},
             503: {"model": schemas.Probe, "description": "not ready, with the reason"},
-            **schemas.failures(403, 422),
+            **schemas.failures(400, 403, 404, 422),
         },
     )
     async def readyz(model: str | None = Query(None, description="a model's name; none: the service")) -> Any:

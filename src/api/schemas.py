@@ -118,7 +118,7 @@ _WORDS = {
     400: "well formed but unusable",
     401: "no valid API key",
     403: "foreign Host or Origin",
-    404: "no such model",
+    404: "no such model, or nothing there",
     413: "too large",
     415: "not application/json",
     422: "wrong shape, or unknown option, task or engine",

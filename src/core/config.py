@@ -5,11 +5,13 @@ Environment (`AIML_*`, and the documented `MLFLOW_*`, `AWS_*`, `LAKEFS_*`, `OLLA
 double underscore: `AIML_CACHE__MAX_SIZE=3`.
 """
 
+import difflib
 import ipaddress
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from dotenv import load_dotenv
@@ -26,6 +28,7 @@ from pydantic_settings import (
 from src.core.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
+BASE_YAML = ROOT / "src/core/configs/base.yaml"
 PACKAGED_OLLAMA = "http://localhost:11434"
 
 DTYPE_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -141,6 +144,11 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return split_names(value)
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -181,8 +189,8 @@ class Settings(BaseSettings):
             init_settings,
             env_settings,
             _Values(settings_cls, _documented_environment()),
-            _Values(settings_cls, _engines_config()),
-            _Values(settings_cls, _read_yaml(ROOT / "src/core/configs/base.yaml")),
+            _Values(settings_cls, _known(_engines_config(), "engines_config.yaml", cls)),
+            _Values(settings_cls, _known(_read_yaml(BASE_YAML), "base.yaml", cls)),
         )
 
 
@@ -216,6 +224,26 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError("; ".join(lines)) from exc
 
 
+def unknown_variables() -> list[str]:
+    """Returns a sentence for each `AIML_…` variable that no setting has, with the nearest that one has."""
+    known = {f"AIML_{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
+    sentences = []
+    for name in sorted(os.environ):
+        if name.startswith("AIML_") and name.partition("__")[0] not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            sentences.append(f"the variable {name} has no effect" + (f": did you mean {near[0]}?" if near else ""))
+    return sentences
+
+
+def _known(values: dict[str, Any], where: str, settings: type[Settings]) -> dict[str, Any]:
+    unknown = [name for name in values if name not in settings.model_fields]
+    if unknown:
+        raise ConfigurationError(
+            f"{where}: there is no section '{unknown[0]}' (there are: {', '.join(settings.model_fields)})"
+        )
+    return values
+
+
 def split_names(value: Any) -> Any:
     """Returns a text's comma-separated parts; anything else as it is."""
     if not isinstance(value, str):
@@ -236,12 +264,16 @@ def is_loopback(host: str) -> bool:
 def ollama_address(value: str) -> str:
     """Returns an Ollama address as a URL; takes what Ollama's own OLLAMA_HOST takes (`0.0.0.0`, `host:port`)."""
     text = value.strip().rstrip("/")
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "http", text
-        if ":" not in rest:
-            rest += ":11434"
-    return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1', 1)}"
+    if text.count(":") > 1 and "[" not in text and "://" not in text:
+        text = f"[{text}]"  # a bare IPv6 address
+    has_scheme = "://" in text
+    parts = urlsplit(text if has_scheme else f"http://{text}")
+    host = parts.hostname or ""
+    # What a server listens on is no address to call.
+    host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    port = parts.port or (None if has_scheme else 11434)
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path}"
 
 
 _DOCUMENTED = {
@@ -256,6 +288,7 @@ _LAKEFS_BY_S3 = {"AWS_ACCESS_KEY_ID": "LAKEFS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS
 
 
 _EXPORTED = "AIML_EXPORTED_TRACKING_URI"
+_OTHER_VARIABLES = {_EXPORTED, "AIML_ENV_FILE", "AIML_ENGINES_CONFIG"}
 
 
 def export_tracking_uri(settings: Settings) -> None:

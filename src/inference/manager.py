@@ -15,7 +15,8 @@ from src.core.config import Settings
 from src.core.errors import DrainingError, PlatformError, ValidationError
 from src.core.model_manager import ModelManager, model_manager
 from src.core.threads import in_background, in_thread
-from src.inference.cache import LoadedModel, ModelCache
+from src.inference import reporting
+from src.inference.cache import ModelCache
 from src.inference.catalog import ModelCatalog
 from src.inference.executor import ModelExecutor, Runtime, error_of
 from src.inference.health import DependencyMonitor
@@ -179,7 +180,7 @@ class InferenceManager:
         models = self._stats.models()
         for entry in self.cache.entries():
             versions = models.setdefault(entry.model.name, {}).setdefault("loaded", [])
-            versions.append(self._loaded_details(entry))
+            versions.append(reporting.loaded_model(self.cache, entry))
         return {
             **self._stats.totals(),
             "cache_hit_rate": self.cache.hit_rate,
@@ -196,32 +197,17 @@ class InferenceManager:
         return await self.cache.clear()
 
     async def readiness(self, model_name: str | None) -> tuple[bool, str]:
-        """Returns whether the service, or one model, can take requests, and why (not)."""
+        """Returns whether the service, or one model, can take requests, and why (not).
+
+        Raises `ModelNotFoundError` for a model that nobody registered.
+        """
         if self._draining:
             return False, "the service is stopping"
-        required = [model_name] if model_name is not None else list(self.settings.required_models)
-        reasons = [await self._model_readiness(name) for name in required]
-        ready = all(ok for ok, _ in reasons)
         if model_name is not None:
-            return reasons[0]
+            return await self._model_readiness(model_name)
+        reasons = [await self._required_readiness(name) for name in self.settings.required_models]
+        ready = all(ok for ok, _ in reasons)
         return ready, "; ".join(why for ok, why in reasons if not ok) or "the service takes requests"
-
-    async def _model_readiness(self, name: str) -> tuple[bool, str]:
-        try:
-            resolution = await in_thread(lambda: self._models.registry.resolve(name))
-        except PlatformError as exc:
-            return False, exc.message
-        registered = resolution.registered
-        found = [
-            entry
-            for entry in self.cache.entries()
-            if entry.model.registered is not None
-            and (entry.model.registered.name, entry.model.registered.version) == (registered.name, registered.version)
-        ]
-        if not found or any(entry.state == "ready" for entry in found):
-            return True, (found and "ready") or "not loaded: its first request loads it"
-        entry = found[0]
-        return False, f"model '{name}' is {entry.state}" + (f": {why}" if (why := self.cache.reason(entry)) else "")
 
     async def ainfer_here(
         self,
@@ -294,38 +280,17 @@ class InferenceManager:
             self._sweeper = asyncio.get_running_loop().create_task(self.cache.sweep_forever())
 
     async def _cached_models(self) -> list[JsonObject]:
-        details = [(entry, self._loaded_details(entry)) for entry in self.cache.entries() if entry.worker is not None]
-        return [
-            {
-                "model_name": entry.model.name,
-                "version": found["version"],
-                "task": entry.key.task,
-                "engine": entry.key.engine,
-                "device": found["device"],
-                "memory_bytes": found["memory_bytes"],
-                "idle_seconds": found["idle_seconds"],
-            }
-            for entry, found in details
-        ]
+        return reporting.cached_models(self.cache)
 
-    def _loaded_details(self, entry: LoadedModel) -> JsonObject:
-        worker, registered = entry.worker, entry.model.registered
-        in_flight = worker.in_flight if worker else 0
-        return {
-            "version": registered.version if registered else None,
-            "task": entry.key.task,
-            "engine": entry.key.engine,
-            "state": entry.state,
-            "reason": self.cache.reason(entry),
-            "pid": worker.pid if worker else None,
-            "device": worker.report.device if worker else None,
-            "dtype": worker.report.dtype if worker else None,
-            "memory_bytes": worker.memory_bytes() if worker else None,
-            "loads": self.cache.loads.get(entry.key, 0),
-            "in_flight": min(in_flight, 1),
-            "queued": max(in_flight - 1, 0) if worker else entry.in_use,
-            "idle_seconds": entry.idle_seconds,
-        }
+    async def _required_readiness(self, name: str) -> tuple[bool, str]:
+        try:
+            return await self._model_readiness(name)
+        except PlatformError as exc:
+            return False, exc.message
+
+    async def _model_readiness(self, name: str) -> tuple[bool, str]:
+        resolution = await in_thread(lambda: self._models.registry.resolve(name))
+        return reporting.readiness(self.cache, name, resolution.registered)
 
     def _succeeded(self, request: InferenceRequest, answer: Answer, seconds: float) -> None:
         made_by = answer.provenance

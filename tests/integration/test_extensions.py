@@ -8,7 +8,7 @@ import pytest
 from tests.integration.conftest import register_models
 from tests.integration.test_python_door import run
 
-PARTS = '''
+PARTS = """
 from src.inference.models.base import BaseModelHandler
 from src.inference.engines.base import BaseEngine
 
@@ -44,7 +44,7 @@ class CustomEngine(BaseEngine):
 
     def unload_model(self, model):
         return True
-'''
+"""
 REGISTER = """
 from src.inference import inference_manager
 from src.inference.registry import model_registry
@@ -113,7 +113,8 @@ from src.core.model_manager import model_manager
 model_manager.register_model_to_mlflow(model_name="for-custom", model_source="local", model_path={str(tiny_model)!r},
     tags={{"task": "custom-task", "engine": "custom"}})
 answer = ask("hello", model="for-custom")
-print(json.dumps([answer["result"]["metadata"]["path"], answer["provenance"]["version"], answer["provenance"]["commit"]]))
+made_by = answer["provenance"]
+print(json.dumps([answer["result"]["metadata"]["path"], made_by["version"], made_by["commit"]]))
 """
     )
     path, version, commit = run(script, folder)
@@ -156,14 +157,17 @@ import src.inference.models
 src.inference.models.CustomTaskHandler = CustomTaskHandler  # what `from … import CustomTaskHandler` there does
 from src.inference import inference_manager
 inference_manager.router._task_engine_mapping["custom-task"] = {"custom": CustomEngine}
-print(json.dumps(inference_manager.infer("custom-task", "custom", "m", {"custom_input": "x"})["result"]["custom_output"]))
+answer = inference_manager.infer("custom-task", "custom", "m", {"custom_input": "x"})
+print(json.dumps(answer["result"]["custom_output"]))
 """
     )
     assert run(script, folder) == "custom-task:X:None"
 
 
 def test_by_entry_point(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "stranger_plugin.py").write_text(PARTS.replace("CustomEngine(BaseEngine):", "CustomEngine(BaseEngine):\n    name = 'custom'\n"))
+    (tmp_path / "stranger_plugin.py").write_text(
+        PARTS.replace("CustomEngine(BaseEngine):", "CustomEngine(BaseEngine):\n    name = 'custom'\n")
+    )
     metadata = tmp_path / "stranger_plugin-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger-plugin\nVersion: 1.0\n")

@@ -49,7 +49,9 @@ def test_several_sequences(service: Service) -> None:
 
 
 def test_the_same_seed_gives_the_same_answer(service: Service) -> None:
-    texts = [service.infer("tiny", max_new_tokens=24, seed=seed).json()["result"]["generated_text"] for seed in (5, 5, 6)]
+    texts = [
+        service.infer("tiny", max_new_tokens=24, seed=seed).json()["result"]["generated_text"] for seed in (5, 5, 6)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -84,7 +86,13 @@ def test_a_task_alias_is_echoed_as_asked(service: Service) -> None:
 def test_bad_requests_say_what_to_do(
     service: Service, change: dict[str, Any], status: int, error_type: str, words: str
 ) -> None:
-    body = {"task": "text-generation", "engine": "transformers", "model_name": "tiny", "data": {"inputs": "Hi"}, **change}
+    body = {
+        "task": "text-generation",
+        "engine": "transformers",
+        "model_name": "tiny",
+        "data": {"inputs": "Hi"},
+        **change,
+    }
     response = service.post("/inference/infer", body)
     answer = response.json()
     assert (response.status_code, answer["error_type"]) == (status, error_type), answer
@@ -171,8 +179,8 @@ def test_probes(service: Service) -> None:
     assert service.get("/readyz").status_code == 200
     assert service.get("/readyz", params={"model": "demo-text"}).status_code == 200
     missing = service.get("/readyz", params={"model": "no-such-model"})
-    assert missing.status_code == 503
-    assert "not found" in missing.json()["reason"]
+    assert missing.status_code == 404
+    assert "not found" in missing.json()["error"]
 
 
 def test_metrics_count_inferences(service: Service) -> None:

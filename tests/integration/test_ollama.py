@@ -55,7 +55,9 @@ def managed(data_dir: Path, **ollama: Any) -> Iterator[InferenceManager]:
     manager.close()
 
 
-def ask(manager: InferenceManager, model: str = "llama2-7b", inputs: Any = "請解釋什麼是深度學習", **options: Any) -> Any:
+def ask(
+    manager: InferenceManager, model: str = "llama2-7b", inputs: Any = "請解釋什麼是深度學習", **options: Any
+) -> Any:
     return manager.infer("text-generation", "ollama", model, {"inputs": inputs}, options)
 
 
@@ -93,7 +95,8 @@ def test_provenance_names_the_real_model_and_the_digest_that_ollama_reports(
 ) -> None:
     provenance = ask(manager)["provenance"]
     tags = httpx.get(server.url + "/api/tags").json()["models"]
-    assert provenance["digest"] == next(row["digest"] for row in tags if row["name"] == "tiny:latest")
+    digest = next(row["digest"] for row in tags if row["name"] == "tiny:latest")
+    assert provenance["digest"] == f"sha256:{digest.removeprefix('sha256:')}"
     assert provenance["ollama_model"] == "tiny"
     assert provenance["registered_name"] == "llama2-7b"
     assert provenance["version"] == "1"
@@ -179,7 +182,8 @@ def test_a_full_queue_is_retryable(data_dir: Path) -> None:
         for manager in managed(data_dir, api_base=server.url):
             ask(manager, max_new_tokens=1)
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
-                answers = list(pool.map(lambda _: ask(manager, max_new_tokens=10), range(8)))
+                waiting = [pool.submit(ask, manager, max_new_tokens=10) for _ in range(8)]
+                answers = [future.result() for future in waiting]
             refused = [answer for answer in answers if not answer["success"]]
             assert refused
             assert {answer["error_type"] for answer in refused} == {"QueueFullError"}

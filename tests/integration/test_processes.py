@@ -4,12 +4,13 @@ import concurrent.futures
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import register_models
-from tests.service import Service, is_alive, running_service, wait_until
+from tests.service import ROOT, Service, environment, is_alive, running_service, wait_until
 
 BUSY = {"max_new_tokens": 1500, "min_length": 1500}
 
@@ -80,10 +81,6 @@ def test_two_services_beside_each_other(tmp_path: Path, own_service_dir: Path, t
 
 
 def test_the_service_refuses_to_listen_beyond_loopback_without_a_key(tmp_path: Path) -> None:
-    from tests.service import ROOT, environment
-
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-m", "src.main"],
         cwd=ROOT,

@@ -37,9 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     return data_dir
 
 
-def run(
-    script: str, data_dir: Path, *, stdin: bool = False, allow_traceback: bool = False, **settings: str
-) -> Any:
+def run(script: str, data_dir: Path, *, stdin: bool = False, allow_traceback: bool = False, **settings: str) -> Any:
     """Runs a script in an interpreter of its own and returns the JSON that it printed last."""
     env = environment(data_dir, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error::ResourceWarning", **settings)
     text = textwrap.dedent(script)
@@ -134,7 +132,7 @@ def test_in_a_forked_process(folder: Path) -> None:
 
 
 def test_beside_a_running_service_on_the_same_data_folder(service: Service) -> None:
-    before = service.infer("tiny", max_new_tokens=4, seed=3).json()
+    before = service.infer("tiny", "Hello", max_new_tokens=4, seed=3).json()
     script = ASK.replace('"max_new_tokens": 4', '"max_new_tokens": 4, "seed": 3') + TELL
     answer = run(script, service.data_dir)
     assert answer["text"] == before["result"]["generated_text"]

@@ -45,9 +45,7 @@ def model() -> Any:
     return AutoModelForCausalLM.from_pretrained(FOLDER, local_files_only=True).eval()
 
 
-def generate(
-    model: Any, tokenizer: Any, prompts: list[str], *, chat: bool, **options: Any
-) -> list[str]:
+def generate(model: Any, tokenizer: Any, prompts: list[str], *, chat: bool, **options: Any) -> list[str]:
     """Generate a reply to each prompt, leaving it to the model to stop."""
     if chat:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
@@ -55,9 +53,7 @@ def generate(
     inputs = tokenizer(prompts, add_special_tokens=not chat, padding=True, return_tensors="pt")
     torch.manual_seed(0)
     output = model.generate(**inputs, max_length=512, **options)
-    answers: list[str] = tokenizer.batch_decode(
-        output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True
-    )
+    answers: list[str] = tokenizer.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
     return answers
 
 
@@ -136,9 +132,7 @@ def test_answers_the_last_of_several_turns(model: Any, tokenizer: Any) -> None:
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     output = model.generate(**inputs, max_length=512)
-    assert (
-        tokenizer.decode(output[0][inputs.input_ids.shape[1] :], skip_special_tokens=True) == "72"
-    )
+    assert tokenizer.decode(output[0][inputs.input_ids.shape[1] :], skip_special_tokens=True) == "72"
 
 
 @pytest.mark.parametrize("system", [None, "Answer briefly."])
@@ -182,9 +176,7 @@ def test_weights_are_one_small_safetensors_file() -> None:
 def test_files_name_no_place_of_their_making() -> None:
     for path in FOLDER.iterdir():
         if path.suffix != ".safetensors":
-            assert not re.search(
-                r"/(tmp|home|root|work|Users)\b|_name_or_path", path.read_text("utf-8")
-            )
+            assert not re.search(r"/(tmp|home|root|work|Users)\b|_name_or_path", path.read_text("utf-8"))
 
 
 def test_manifest_and_request_name_the_model() -> None:
@@ -204,8 +196,13 @@ def test_failed_training_leaves_the_old_model(tmp_path: Path) -> None:
     out = tmp_path / "demo-text"
     out.mkdir()
     (out / "config.json").write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(out) as folder:
-        (folder / "config.json").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with replacing(out) as folder:
+            (folder / "config.json").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["demo-text"]
     assert (out / "config.json").read_text() == "old"

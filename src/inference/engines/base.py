@@ -53,7 +53,7 @@ class BaseEngine:
         raise NotImplementedError(f"{type(self).__name__} is not a network engine")
 
     async def aready(self, model: ServableModel) -> None:
-        """Makes a network engine's server ready for a model (fetches it, say); the default timeout does not count it."""
+        """Has a network engine's server fetch what a model needs; the default timeout does not count it."""
 
     async def lists(self, name: str) -> bool:
         """Whether a network engine's server has a model of this name that nobody registered."""

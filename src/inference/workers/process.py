@@ -64,6 +64,8 @@ class ProcessWorker(asyncio.Protocol):
             await self._start()
             value = {"spec": spec.as_json(), "import_path": import_path()}
             answer = await asyncio.wait_for(self._ask(Kind.LOAD, value), self._load_timeout)
+            if self._death is not None:
+                raise self._death  # it ended after its last word, before we heard it
         except TimeoutError as exc:
             self._kill()
             raise ModelLoadError(f"Model '{spec.model_name}' was not loaded within {self._load_timeout:g} s") from exc

@@ -52,7 +52,9 @@ def test_host_name(host: str, name: str) -> None:
     assert host_name(host) == name
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8009", "LocalHost:1", "127.0.0.1", "127.0.0.9:8009", "[::1]:8009"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8009", "LocalHost:1", "127.0.0.1", "127.0.0.9:8009", "[::1]:8009"]
+)
 def test_loopback_hosts_are_answered(host: str) -> None:
     check(host=host)
 

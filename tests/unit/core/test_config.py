@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from src.core import config
-from src.core.config import Settings, is_loopback, load_env_file, load_settings, ollama_address
+from src.core.config import (
+    Settings,
+    is_loopback,
+    load_env_file,
+    load_settings,
+    ollama_address,
+    unknown_variables,
+)
 from src.core.errors import ConfigurationError
 
 OURS = ("AIML_", "MLFLOW_", "LAKEFS_", "OLLAMA_", "AWS_")
@@ -37,8 +44,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in os.environ:
         if name.startswith(OURS):
             monkeypatch.delenv(name)
-    (tmp_path / "src/core/configs").mkdir(parents=True)
     monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "BASE_YAML", tmp_path / "base.yaml")
     return tmp_path
 
 
@@ -51,7 +58,7 @@ def engines(root: Path) -> Write:
 @pytest.fixture
 def base(root: Path) -> Write:
     """Writes base.yaml."""
-    return lambda text: write(root / "src/core/configs/base.yaml", text)
+    return lambda text: write(root / "base.yaml", text)
 
 
 def write(path: Path, text: str) -> Path:
@@ -184,6 +191,11 @@ def test_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: 
     assert read(load_settings()) == value
 
 
+def test_the_log_level_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIML_LOG_LEVEL", "debug")
+    assert load_settings().log_level == "DEBUG"
+
+
 @pytest.mark.parametrize(
     ("name", "field"),
     [
@@ -225,6 +237,7 @@ def test_short_names_of_number_formats(engines: Write, short: str, name: str) ->
         ("[::1]", "http://[::1]:11434"),
         ("::1", "http://[::1]:11434"),
         (":11500", "http://127.0.0.1:11500"),
+        ("https://me:secret@ollama.example", "https://me:secret@ollama.example"),
     ],
 )
 def test_ollama_address(given: str, address: str) -> None:
@@ -270,6 +283,7 @@ def test_a_misspelt_section_is_named(base: Write, engines: Write, where: str) ->
         ("AIML_OLLAMA__TIMEOUT", "-1", "ollama.timeout"),
         ("AIML_TRANSFORMERS__DEVICE", "gpu", "transformers.device"),
         ("AIML_LOG_LEVEL", "loud", "log_level"),
+        ("OLLAMA_HOST", "box:port", "ollama.api_base"),
         ("AIML_ALLOW_ANONYMOUS", "perhaps", "allow_anonymous"),
     ],
 )
@@ -277,6 +291,12 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=named):
         load_settings()
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIML_ALOWED_HOSTS", "AIML_PORT", "AIML_CACHE__TTL", "AIML_ENV_FILE", "AIML_ENGINES_CONFIG"):
+        monkeypatch.setenv(name, "1")
+    assert unknown_variables() == ["the variable AIML_ALOWED_HOSTS has no effect: did you mean AIML_ALLOWED_HOSTS?"]
 
 
 def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
 import pytest
 
-from src.core.config import CacheSettings
-from src.core.errors import ModelLoadError, WorkerDiedError
-from src.inference.cache import ModelCache, ModelKey
+from src.core.config import CacheSettings, WorkerSettings
+from src.core.errors import (
+    InsufficientMemoryError,
+    ModelLoadError,
+    ModelQuarantinedError,
+    QueueFullError,
+    WorkerDiedError,
+)
+from src.inference.cache import Admission, LoadedModel, ModelCache, ModelKey
 from src.inference.types import JsonObject, ServableModel
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
+from src.inference.workers.supervision import Supervisor
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +37,7 @@ class FakeWorker:
         self.die = on_death
         self.unloaded = 0
         self.abandoned = False
+        self.autopsy: str | None = None
 
     async def load(self, spec: LoadSpec, on_death: DeathListener) -> None:
         raise AssertionError("the loader hands out loaded workers")
@@ -38,6 +47,9 @@ class FakeWorker:
 
     async def unload(self) -> None:
         self.unloaded += 1
+
+    async def post_mortem(self) -> str | None:
+        return self.autopsy
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -49,8 +61,19 @@ class FakeWorker:
 class Rack:
     """A cache, what it loaded by name, and a gate that loads wait behind."""
 
-    def __init__(self, max_size: int = 2, ttl: float = 3600.0, strategy: Literal["lru", "lfu"] = "lru") -> None:
-        self.cache = ModelCache(CacheSettings(max_size=max_size, ttl=ttl, strategy=strategy))
+    def __init__(
+        self,
+        max_size: int = 2,
+        ttl: float = 3600.0,
+        strategy: Literal["lru", "lfu"] = "lru",
+        max_variants: int = 2,
+        max_deaths: int = 4,
+        max_waiting: int = 256,
+        admission: Admission | None = None,
+    ) -> None:
+        settings = CacheSettings(max_size=max_size, ttl=ttl, strategy=strategy, max_variants=max_variants)
+        supervisor = Supervisor(WorkerSettings(max_deaths=max_deaths))
+        self.cache = ModelCache(settings, supervisor=supervisor, admission=admission, max_waiting=max_waiting)
         self.loads: Counter[str] = Counter()
         self.workers: dict[str, FakeWorker] = {}
         self.gate = asyncio.Event()
@@ -109,7 +132,7 @@ async def test_fifty_cold_requests_are_one_load() -> None:
     release.set()
     assert await asyncio.gather(*requests) == ["a"] * 50
     assert rack.loads == {"a": 1}
-    assert rack.cache.loads == {"a": 1}
+    assert list(rack.cache.loads.values()) == [1]
 
 
 async def test_a_load_does_not_keep_other_models_waiting() -> None:
@@ -128,6 +151,34 @@ async def test_another_device_is_another_load() -> None:
     rack = Rack()
     async with rack.use("a") as anywhere, rack.use("a", device="cpu") as on_cpu:
         assert anywhere is not on_cpu
+
+
+async def test_variants_of_a_model_are_capped() -> None:
+    rack = Rack(max_size=5, max_variants=2)
+    for device in ("cpu", "cuda:0", "cuda:1"):
+        async with rack.use("a", device):
+            pass
+    assert sorted(str(entry.key.device) for entry in rack.cache.entries()) == ["cuda:0", "cuda:1"]
+
+
+async def test_a_variant_beyond_the_cap_is_refused_while_the_others_are_in_use() -> None:
+    rack = Rack(max_size=5, max_variants=1)
+    async with rack.use("a", "cpu"):
+        with pytest.raises(QueueFullError, match="variants"):
+            await rack.touch("a")
+    await rack.touch("a")
+
+
+async def test_requests_beyond_the_bound_are_refused_at_once() -> None:
+    rack = Rack(max_waiting=2)
+    rack.gate.clear()
+    waiting = [asyncio.create_task(rack.touch("a")) for _ in range(2)]
+    await settle()
+    with pytest.raises(QueueFullError, match="2 requests wait for model 'a'"):
+        await rack.touch("a")
+    rack.gate.set()
+    await asyncio.gather(*waiting)
+    await rack.touch("a")
 
 
 async def test_hits_and_misses_are_counted() -> None:
@@ -204,9 +255,7 @@ async def test_the_sweeper_sweeps_by_itself() -> None:
     rack = Rack(ttl=0.05)
     await rack.touch("a")
     sweeper = asyncio.create_task(rack.cache.sweep_forever())
-    async with asyncio.timeout(10):
-        while rack.loaded():
-            await asyncio.sleep(0.01)
+    await until(lambda: not rack.loaded())
     sweeper.cancel()
     assert rack.workers["a"].unloaded == 1
 
@@ -327,25 +376,125 @@ async def test_a_model_that_is_loading_survives_clear() -> None:
     assert rack.loads == {"a": 1}
 
 
-async def test_a_dead_worker_is_forgotten_and_the_next_request_loads_anew() -> None:
+async def test_a_dead_worker_is_forgotten_and_a_new_one_answers() -> None:
     rack = Rack()
     await rack.touch("a")
     dead = rack.workers["a"]
     dead.die(WorkerDiedError("killed"))
     assert len(rack.cache) == 0
-    await rack.touch("a")
+    async with asyncio.timeout(10), rack.use("a") as worker:
+        assert worker is not dead
     assert rack.loads == {"a": 2}
-    dead.die(WorkerDiedError("killed again"))
+
+
+async def test_a_dead_worker_is_replaced_without_a_request() -> None:
+    rack = Rack()
+    await rack.touch("a")
+    rack.workers["a"].die(WorkerDiedError("killed"))
+    await until(lambda: rack.loaded() == {"a"})
+    assert rack.loads == {"a": 2}
+
+
+async def test_a_death_while_in_use_leaves_the_successor_alone() -> None:
+    rack = Rack()
+    async with rack.use("a") as dead:
+        dead.die(WorkerDiedError("killed"))
+        await until(lambda: rack.loaded() == {"a"})
+    await settle()
+    assert rack.loaded() == {"a"}
+    assert rack.workers["a"].unloaded == 0
+
+
+async def test_the_reason_of_a_death_is_what_the_autopsy_finds() -> None:
+    rack = Rack()
+    await rack.touch("a")
+    rack.workers["a"].autopsy = "its process was killed by signal 9"
+    rack.workers["a"].die(WorkerDiedError("killed"))
+    await settle()
+    (entry,) = rack.cache.entries()
+    assert (entry.state, rack.cache.reason(entry)) == ("dead", "its process was killed by signal 9")
+
+
+async def test_a_model_that_keeps_dying_is_quarantined_with_the_reason() -> None:
+    rack = Rack(max_deaths=2)
+    for _ in range(2):
+        await rack.touch("a")
+        rack.workers["a"].die(WorkerDiedError("segfault"))
+    with pytest.raises(ModelQuarantinedError, match=r"died 2 times.*the last time: segfault") as caught:
+        await rack.touch("a")
+    assert caught.value.retryable
+    assert rack.loads == {"a": 2}
+
+
+async def test_clear_ends_a_quarantine() -> None:
+    rack = Rack(max_deaths=1)
+    await rack.touch("a")
+    rack.workers["a"].die(WorkerDiedError("segfault"))
+    assert await rack.cache.clear() == 0
+    await rack.touch("a")
     assert rack.loaded() == {"a"}
 
 
-async def test_a_death_while_in_use_unloads_the_dead_worker_once() -> None:
-    rack = Rack()
-    async with rack.use("a") as worker:
-        worker.die(WorkerDiedError("killed"))
-        assert rack.cache.entries() == []
-    await settle()
-    assert worker.unloaded == 1
+async def test_a_death_while_loading_counts_as_one() -> None:
+    rack = Rack(max_deaths=1)
+    rack.failure = WorkerDiedError("died while it loaded")
+    with pytest.raises(WorkerDiedError):
+        await rack.touch("a")
+    with pytest.raises(ModelQuarantinedError):
+        await rack.touch("a")
+
+
+class Scales:
+    """An admission with room for one model."""
+
+    def __init__(self) -> None:
+        self.booked: list[str] = []
+
+    async def admit(self, entry: LoadedModel, evict: Callable[[], Awaitable[bool]]) -> None:
+        while self.booked:
+            if not await evict():
+                raise InsufficientMemoryError("no room")
+        self.booked.append(entry.model.name)
+
+    def loaded(self, entry: LoadedModel) -> None:
+        assert entry.model.name in self.booked
+
+    def gone(self, entry: LoadedModel) -> None:
+        if entry.model.name in self.booked:
+            self.booked.remove(entry.model.name)
+
+
+async def test_idle_models_go_when_memory_is_short() -> None:
+    rack = Rack(max_size=5, admission=Scales())
+    await rack.touch("a", "b")
+    assert rack.loaded() == {"b"}
+    assert rack.workers["a"].unloaded == 1
+
+
+async def test_a_model_that_does_not_fit_beside_a_busy_one_is_refused() -> None:
+    rack = Rack(max_size=5, admission=Scales())
+    async with rack.use("busy"):
+        with pytest.raises(InsufficientMemoryError):
+            await rack.touch("a")
+    assert rack.loaded() == {"busy"}
+
+
+@pytest.mark.parametrize("how", ["clear", "death", "failed load"])
+async def test_memory_is_given_back(how: str) -> None:
+    scales = Scales()
+    rack = Rack(admission=scales, max_deaths=1)
+    if how == "failed load":
+        rack.failure = ModelLoadError("no config.json")
+        with pytest.raises(ModelLoadError):
+            await rack.touch("a")
+    else:
+        await rack.touch("a")
+        assert scales.booked == ["a"]
+    if how == "clear":
+        await rack.cache.clear()
+    if how == "death":
+        rack.workers["a"].die(WorkerDiedError("killed"))
+    assert scales.booked == []
 
 
 async def test_abandon_forgets_without_unloading() -> None:

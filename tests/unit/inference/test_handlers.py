@@ -73,7 +73,9 @@ def test_the_base_passes_data_and_options_on() -> None:
     assert BaseModelHandler().preprocess({"a": 1}, {"b": 2}) == {"inputs": {"a": 1}, "options": {"b": 2}}
 
 
-@pytest.mark.parametrize(("raw", "result"), [({"x": 1}, {"x": 1}), ("text", {"response": "text"}), ([1], {"response": [1]})])
+@pytest.mark.parametrize(
+    ("raw", "result"), [({"x": 1}, {"x": 1}), ("text", {"response": "text"}), ([1], {"response": [1]})]
+)
 def test_the_base_wraps_a_plain_value(raw: Any, result: dict[str, Any]) -> None:
     assert BaseModelHandler().postprocess(raw, {}) == result
 

@@ -130,7 +130,7 @@ def test_every_wrong_option_is_named_at_once() -> None:
 
 
 def test_a_wrong_type_is_told_with_the_value_given() -> None:
-    with pytest.raises(ValidationError, match="option 'max_new_tokens': Input should be a valid integer.*'many'"):
+    with pytest.raises(ValidationError, match=r"option 'max_new_tokens': Input should be a valid integer.*'many'"):
         validate_options(TransformersOptions, {"max_new_tokens": "many"})
 
 
@@ -155,15 +155,13 @@ def test_only_what_was_set_comes_back() -> None:
         (OllamaOptions, "repeat_penality", "repeat_penalty"),
     ],
 )
-def test_a_misspelt_option_is_answered_with_the_nearest(
-    schema: type[CommonOptions], misspelt: str, meant: str
-) -> None:
+def test_a_misspelt_option_is_answered_with_the_nearest(schema: type[CommonOptions], misspelt: str, meant: str) -> None:
     with pytest.raises(ValidationError, match=f"unknown option '{misspelt}', did you mean '{meant}'"):
         validate_options(schema, {misspelt: 1})
 
 
 def test_an_option_like_no_other_is_unknown_without_a_guess() -> None:
-    with pytest.raises(ValidationError, match="unknown option 'xyzzy'$") as caught:
+    with pytest.raises(ValidationError, match=r"unknown option 'xyzzy'$") as caught:
         validate_options(TransformersOptions, {"xyzzy": 1})
     assert caught.value.details["unknown_options"] == {"xyzzy": None}
     assert "temperature" in caught.value.details["known_options"]

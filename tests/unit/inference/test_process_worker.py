@@ -32,6 +32,7 @@ from src.inference.workers.process import ProcessWorker
 from tests.light_engines import ObedientEngine, obedient_spec
 from tests.service import is_alive, wait_until
 from tests.tiny_models import tiny_llama
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("torch")]
 
@@ -82,12 +83,6 @@ async def loaded(spec: LoadSpec, on_death: Callable[[PlatformError], None] = lam
     worker = new_worker()
     await worker.load(spec, on_death)
     return worker
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -125,9 +125,7 @@ def test_canonical_task(asked: str, meant: str) -> None:
         ("custom-task", "ollama", r"engine 'ollama' does not serve task 'custom-task' .*custom, transformers"),
     ],
 )
-def test_what_does_not_exist_is_answered_with_what_does(
-    custom: TaskRouter, task: str, engine: str, words: str
-) -> None:
+def test_what_does_not_exist_is_answered_with_what_does(custom: TaskRouter, task: str, engine: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         custom.route(task, engine, "any")
 

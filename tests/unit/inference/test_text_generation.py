@@ -198,7 +198,16 @@ def test_an_answer_ends_by_itself(scripted: Any) -> None:
         ("a", "", 1),
         (TEXT[1:-1], "a", TOKENS - 1),
     ],
-    ids=["one token", "several tokens", "not ASCII", "across letters", "the first of many", "nested", "at once", "long"],
+    ids=[
+        "one token",
+        "several tokens",
+        "not ASCII",
+        "across letters",
+        "the first of many",
+        "nested",
+        "at once",
+        "long",
+    ],
 )
 def test_an_answer_ends_before_a_stop_text(scripted: Any, stop: Any, text: str, tokens: int) -> None:
     raw = scripted.run(PROMPT, {**GREEDY, "stop": stop})
@@ -276,7 +285,7 @@ def test_a_prompt_is_taken_as_its_bytes(tiny: Any) -> None:
     ],
 )
 def test_options_that_cannot_be_used_are_the_callers_fault(scripted: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match="num_return_sequences|pad_token_id|eos_token_id"):
+    with pytest.raises(InvalidInputError, match=r"num_return_sequences|pad_token_id|eos_token_id"):
         scripted.run(PROMPT, options)
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from src.inference.engines.base import BaseEngine
 from src.inference.models.base import BaseModelHandler
 from src.inference.workers.thread import ThreadWorker
 from tests.light_engines import ObedientEngine, ObedientHandler, obedient_spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -70,12 +71,6 @@ async def obedient() -> ThreadWorker:
     worker = ThreadWorker(ObedientEngine, ObedientHandler)
     await worker.load(obedient_spec(), lambda error: None)
     return worker
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
