@@ -5,13 +5,14 @@ FROM python:3.11-slim AS builder
 # A package index of your own: --build-arg UV_DEFAULT_INDEX=… for the packages, PIP_INDEX_URL=… for uv.
 ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
-ENV UV_LINK_MODE=copy \
+ENV UV_CACHE_DIR=/uv-cache \
+    UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1
 RUN pip install --no-cache-dir uv \
     && uv venv --python /usr/local/bin/python3.11 /opt/venv
 COPY requirements.lock.txt /tmp/
 # Wheels only: nothing is compiled, so no stage needs a compiler.
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/uv-cache \
     uv pip install --python /opt/venv/bin/python --require-hashes --only-binary :all: -r /tmp/requirements.lock.txt
 
 FROM python:3.11-slim

@@ -14,7 +14,7 @@ run: setup
 	exec $(PY) -m src.main
 
 test: setup-dev
-	$(PY) -m pytest $(MARKS) -n 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest $(MARKS) -n 2 --dist loadfile $(ARGS)
 
 check: setup-dev
 	$(VENV)/bin/ruff check .

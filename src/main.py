@@ -1,6 +1,5 @@
 """The service: `create_app` is the only place where its parts are put together; `main` serves it."""
 
-import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ from src.core.errors import ConfigurationError
 from src.core.model_manager import ModelManager, model_manager
 from src.core.samples import register_samples
 from src.core.threads import in_background
-from src.inference.manager import InferenceManager, default_manager
+from src.inference.manager import InferenceManager, default_manager, settle_memory
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +47,10 @@ def create_app(
     )
     # Swagger with its scripts from here: the page works on a machine without internet.
     patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
-    inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
+    infer = inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
     app.include_router(monitoring_api.router(manager))
     errors.install(app)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, direct={inference_api.PATH: infer})
     if settings.allowed_origins:
         # In front of the guard, since a browser's preflight carries no key.
         app.add_middleware(
@@ -70,9 +69,7 @@ def _lifespan(models: ModelManager, manager: InferenceManager) -> Any:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await manager.start()
         in_background(lambda: register_samples(models), lambda: None)
-        # What is alive now stays: the collector need not walk it at every turn.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         yield
         await manager.stop()
 

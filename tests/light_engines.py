@@ -1,6 +1,7 @@
 """An engine and a handler without a model, importable in a worker process, which do as `data` says."""
 
 import os
+import random
 import sys
 import time
 from typing import Any
@@ -70,6 +71,20 @@ class ObedientEngine(BaseEngine):
     def sleep(self, model: Any, inputs: JsonObject) -> Any:
         time.sleep(inputs["seconds"])
         return {"response": "slept"}
+
+    def draw(self, model: Any, inputs: JsonObject) -> Any:
+        import torch
+
+        return {"response": [random.random(), torch.rand(1).item()]}
+
+    def multiply(self, model: Any, inputs: JsonObject) -> Any:
+        import torch
+
+        square = torch.ones(inputs["size"], inputs["size"])
+        return {"response": float((square @ square)[0, 0])}
+
+    def parent(self, model: Any, inputs: JsonObject) -> Any:
+        return {"response": os.getppid()}
 
     def fail(self, model: Any, inputs: JsonObject) -> Any:
         raise RuntimeError("broken on purpose")

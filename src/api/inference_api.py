@@ -20,6 +20,8 @@ from src.inference.manager import InferenceManager
 from src.inference.types import InferenceRequest, JsonObject
 
 PATH = "/inference/infer"
+WATCH_AFTER = 0.02
+"""Seconds after which a request is watched for its client's leaving."""
 
 _FIELDS: dict[str, tuple[type, str]] = {
     "task": (str, "a text"),
@@ -52,18 +54,15 @@ class InferEndpoint:
 
     async def _run(self, request: InferenceRequest, receive: Receive) -> JsonObject | None:
         """Returns the answer, or None when nobody is there any more to have it."""
-        work = asyncio.ensure_future(self._manager.execute(request))
-        gone = asyncio.ensure_future(receive())
+        watch = _Watch(receive)
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            work.cancel()
-            await asyncio.wait({work})
-            return None
+            return await self._manager.execute(request)
+        except asyncio.CancelledError:
+            if watch.left:
+                return None
+            raise
         finally:
-            work.cancel()
-            gone.cancel()
+            watch.end()
 
     async def _read(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
@@ -77,6 +76,37 @@ class InferEndpoint:
             parts.append(part)
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Watch:
+    """Cancels the running task when its client goes away.
+
+    It looks only at requests that take longer than a moment: most are answered before a task that
+    looks would pay.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._request = asyncio.current_task()
+        self._task: asyncio.Task[None] | None = None
+        self.left = False
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
+
+    def end(self) -> None:
+        """Stops looking."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        if self._request is not None:
+            self._request.cancel()
 
 
 def parse(body: bytes) -> JsonObject:
@@ -119,10 +149,12 @@ def _echo(body: Any) -> JsonObject:
     return {name: body[name] for name in ("task", "engine", "model_name") if isinstance(body.get(name), str)}
 
 
-def install(app: FastAPI, manager: InferenceManager, max_body: int) -> None:
-    """Adds the routes of `/inference`."""
-    app.router.routes.append(Route(PATH, InferEndpoint(manager, max_body), methods=["POST"]))
+def install(app: FastAPI, manager: InferenceManager, max_body: int) -> InferEndpoint:
+    """Adds the routes of `/inference`; returns the endpoint of `POST /inference/infer`."""
+    endpoint = InferEndpoint(manager, max_body)
+    app.router.routes.append(Route(PATH, endpoint, methods=["POST"]))
     app.include_router(_router(manager))
+    return endpoint
 
 
 def _router(manager: InferenceManager) -> APIRouter:

@@ -41,6 +41,7 @@ def router(manager: InferenceManager) -> APIRouter:
     )
     async def prometheus() -> Response:
         """Gives the metrics in Prometheus's text format."""
+        metrics.loaded_models.set(len(manager.cache))
         body, content_type = metrics.exposition()
         return Response(body, media_type=content_type)
 

@@ -8,7 +8,7 @@ double underscore: `AIML_CACHE__MAX_SIZE=3`.
 import difflib
 import ipaddress
 import os
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -109,6 +109,7 @@ class WorkerSettings(Section):
 
 class QueueSettings(Section):
     max_size: int = Field(256, ge=1, description="requests that may wait for one model")
+    max_batch_size: int = Field(32, ge=1, description="requests that an engine which can takes together")
 
 
 class Settings(BaseSettings):
@@ -251,6 +252,7 @@ def split_names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     if host == "localhost":

@@ -1,6 +1,10 @@
-"""Memory of processes, as the kernel counts it."""
+"""Memory of processes, as the kernel counts it, and sizes as people write them."""
 
+import re
 from pathlib import Path
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([kmgtp])(i?b?)|b)?", re.ASCII | re.IGNORECASE)
+_UNITS = "kmgtp"
 
 
 def process_memory(pid: int) -> int | None:
@@ -8,14 +12,16 @@ def process_memory(pid: int) -> int | None:
 
     Pages shared with other processes count in equal parts. Source: /proc/<pid>/smaps_rollup (Linux).
     """
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return _rollup(pid, ("Pss",))
+
+
+def anonymous_memory(pid: int) -> int | None:
+    """Returns the part of `process_memory` that the kernel cannot take back, in bytes; None where it does not tell.
+
+    What is left out are pages of files: libraries, and the weights of a model that runs in its checkpoint's
+    own dtype on the CPU, for they stay mapped. The kernel counts those as available memory.
+    """
+    return _rollup(pid, ("Pss_Anon", "Pss_Shmem"))
 
 
 def kernel_kills() -> int:
@@ -31,3 +37,41 @@ def kernel_kills() -> int:
         if line.startswith("oom_kill "):
             return int(line.split()[1])
     return 0
+
+
+def parse_bytes(value: str | int) -> int:
+    """Returns a size in bytes; raises `ValueError` that says how to write one.
+
+    `8GB` is 8 x 1000^3 and `8GiB` 8 x 1024^3. A letter alone (`8g`, `512M`) is the binary unit, as for
+    Docker's --memory, systemd's MemoryMax and Java's -Xmx. A number alone is bytes.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no size in bytes: write a number and a unit, as in 8GB, 512MiB or 1.5g")
+    number, letter, rest = match.groups()
+    if letter is None:
+        return int(float(number))
+    base = 1000 if rest.lower() == "b" else 1024
+    return int(float(number) * base ** (1 + _UNITS.index(letter.lower())))
+
+
+def format_bytes(size: int) -> str:
+    """Returns a size for people to read, in the units that `parse_bytes` takes: `1.50 GB`, `12 bytes`."""
+    if abs(size) < 1000:
+        return f"{size} bytes"
+    power = next((power for power in range(1, len(_UNITS)) if abs(size) < 999.995 * 1000**power), len(_UNITS))
+    return f"{size / 1000**power:.2f} {('', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
+
+
+def _rollup(pid: int, fields: tuple[str, ...]) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    rows = (line.split() for line in text.splitlines())
+    found = {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) == 3}
+    if not all(field in found for field in fields):
+        return None  # the kernel is from before 5.3
+    return sum(found[field] for field in fields) * 1024

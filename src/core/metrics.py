@@ -1,5 +1,7 @@
 """Every metric of the service, named once. Prometheus conventions: base units, `_total` for counters."""
 
+from functools import lru_cache
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 registry = CollectorRegistry()
@@ -22,6 +24,24 @@ model_loads = Counter("aiml_model_loads_total", "Models loaded since the start."
 http_requests = Counter(
     "aiml_http_requests_total", "HTTP requests by route and status.", ("method", "route", "status"), registry=registry
 )
+
+
+@lru_cache(maxsize=1024)
+def inference_outcome(task: str, engine: str, outcome: str) -> Counter:
+    """Returns the counter of one outcome; looking labels up costs more than counting."""
+    return inferences.labels(task, engine, outcome)
+
+
+@lru_cache(maxsize=1024)
+def inference_duration(task: str, engine: str) -> Histogram:
+    """Returns the histogram of one task and engine."""
+    return inference_seconds.labels(task, engine)
+
+
+@lru_cache(maxsize=1024)
+def http_outcome(method: str, route: str, status: int) -> Counter:
+    """Returns the counter of one route and status."""
+    return http_requests.labels(method, route, status)
 
 
 def exposition() -> tuple[bytes, str]:

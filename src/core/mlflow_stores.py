@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -153,10 +152,8 @@ def _server_engine(uri: str, timeout: float) -> sqlalchemy.Engine:
 
 
 def _with_driver(uri: str) -> str:
-    """Names psycopg 3 where the address names no driver and SQLAlchemy's default, psycopg2, is not installed."""
-    if uri.startswith("postgresql://") and find_spec("psycopg2") is None:
-        return uri.replace("postgresql://", "postgresql+psycopg://", 1)
-    return uri
+    """Names our driver, psycopg 3, where the address names none: SQLAlchemy's default differs between its versions."""
+    return uri.replace("postgresql://", "postgresql+psycopg://", 1) if uri.startswith("postgresql://") else uri
 
 
 def _host_creds(uri: str) -> Any:

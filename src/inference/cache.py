@@ -123,6 +123,18 @@ class ModelCache:
     @asynccontextmanager
     async def acquire(self, key: ModelKey, model: ServableModel, loader: Loader) -> AsyncIterator[Worker]:
         """Holds the model for the block; loads it first where it is missing, once for everybody who asks."""
+        entry = self.enter(key, model, loader)
+        try:
+            yield entry.worker if entry.worker is not None else await self.loaded(entry)
+        finally:
+            self.leave(entry)
+
+    async def loaded(self, entry: LoadedModel) -> Worker:
+        """Waits until an entered model is loaded; a caller that gives up does not take it away from the others."""
+        return await asyncio.shield(entry.ready)
+
+    def enter(self, key: ModelKey, model: ServableModel, loader: Loader) -> LoadedModel:
+        """Takes hold of a model, to be given up by `leave`; the load starts where it is missing."""
         entry = self._entry(key, model, loader)
         if entry.in_use >= self._max_waiting:
             raise QueueFullError(
@@ -130,15 +142,14 @@ class ModelCache:
             )
         entry.in_use += 1
         entry.uses += 1
-        try:
-            worker = entry.worker
-            # Shielded: a caller that gives up does not take the load away from the others.
-            yield worker if worker is not None else await asyncio.shield(entry.ready)
-        finally:
-            entry.in_use -= 1
-            entry.last_used = time.monotonic()
-            if not entry.in_use:
-                self._released(entry)
+        return entry
+
+    def leave(self, entry: LoadedModel) -> None:
+        """Gives up what `enter` took hold of."""
+        entry.in_use -= 1
+        entry.last_used = time.monotonic()
+        if not entry.in_use:
+            self._released(entry)
 
     async def clear(self) -> int:
         """Forgets every model and every quarantine; returns how many were loaded.

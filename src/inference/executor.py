@@ -22,11 +22,13 @@ from src.inference.options import CommonOptions, default_of, validate_options
 from src.inference.registry import ModelRegistry
 from src.inference.types import Answer, InferenceRequest, JsonObject, Provenance, ServableModel
 from src.inference.workers import failures
-from src.inference.workers.base import DeathListener, LoadSpec, Worker
+from src.inference.workers.base import DeathListener, LoadSpec, Worker, WorkerAnswer
 from src.inference.workers.host import NotImportableError, class_reference
 from src.inference.workers.launching import Launcher
 from src.inference.workers.process import ProcessWorker
 from src.inference.workers.thread import ThreadWorker
+
+_DEFAULT_TIMEOUT = float(default_of(CommonOptions, "timeout"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,20 @@ class ModelExecutor:
         """Answers one request; raises a `PlatformError`."""
         handler_class = self._runtime.registry.handler_for(self.task, request.model_name)
         options = self._options(request.options, handler_class)
-        async with _bounded(options.get("timeout")):
-            handler = self._checked(handler_class, request.data)
-            model = await self._runtime.catalog.locate(request.model_name, self.task, self.engine_name, self.engine)
-            if self.engine.is_network:
-                return await self._ask_server(handler, model, request.data, options)
-            return await self._ask_worker(handler_class, model, request.data, options)
+        if "timeout" in options:
+            # What a caller sets bounds the whole request; the default bounds the inference alone.
+            async with _bounded(options["timeout"]):
+                return await self._answer(request, handler_class, options)
+        return await self._answer(request, handler_class, options)
+
+    async def _answer(
+        self, request: InferenceRequest, handler_class: type[BaseModelHandler], options: JsonObject
+    ) -> Answer:
+        handler = self._checked(handler_class, request.data)
+        model = await self._runtime.catalog.locate(request.model_name, self.task, self.engine_name, self.engine)
+        if self.engine.is_network:
+            return await self._ask_server(handler, model, request.data, options)
+        return await self._ask_worker(handler_class, model, request.data, options)
 
     async def close(self) -> None:
         """Closes what the engine holds open."""
@@ -97,7 +107,7 @@ class ModelExecutor:
             raise failures.handler_failure(exc, name) from exc
         try:
             await self.engine.aready(model)
-            async with _bounded(_timeout(options)):
+            async with _bounded(options.get("timeout", _DEFAULT_TIMEOUT)):
                 raw = await self.engine.ainfer(model, prepared["inputs"], prepared.get("options") or {})
             facts = {key: raw.pop(key, None) for key in ("digest", "engine_version", "warnings")}
             result = handler.postprocess(raw, options)
@@ -121,10 +131,14 @@ class ModelExecutor:
         async def load(on_death: DeathListener) -> Worker:
             return await self._load(model, key, handler_class, on_death)
 
-        async with self._runtime.cache.acquire(key, model, load) as worker:
-            async with _bounded(_timeout(options)):
-                answer = await worker.infer(data, options)
+        cache = self._runtime.cache
+        entry = cache.enter(key, model, load)
+        try:
+            worker = entry.worker if entry.worker is not None else await cache.loaded(entry)
+            answer = await self._infer(worker, data, options)
             report = worker.report
+        finally:
+            cache.leave(entry)
         provenance = self._provenance(
             model,
             digest=model.registered.digest if model.registered else None,
@@ -133,6 +147,12 @@ class ModelExecutor:
             dtype=report.dtype,
         )
         return Answer(answer.result, provenance, [*model.warnings, *answer.warnings])
+
+    async def _infer(self, worker: Worker, data: JsonObject, options: JsonObject) -> WorkerAnswer:
+        if "timeout" in options:
+            return await worker.infer(data, options)
+        async with _bounded(_DEFAULT_TIMEOUT):
+            return await worker.infer(data, options)
 
     async def _load(
         self, model: ServableModel, key: ModelKey, handler_class: type[BaseModelHandler], on_death: DeathListener
@@ -158,6 +178,7 @@ class ModelExecutor:
                 lambda connection: self._runtime.launcher.launch(connection, modules),
                 start_timeout=workers.start_timeout,
                 load_timeout=workers.load_timeout,
+                max_batch_size=self._runtime.settings.queue.max_batch_size,
             )
             try:
                 await worker.load(spec, on_death)
@@ -188,10 +209,7 @@ class ModelExecutor:
 
 @asynccontextmanager
 async def _bounded(seconds: Any) -> AsyncIterator[None]:
-    """Stops the block when its time has passed; None: no bound."""
-    if seconds is None:
-        yield
-        return
+    """Stops the block when its time has passed."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0:
         raise ValidationError(f"option 'timeout' takes seconds above 0 (given {seconds!r})")
     try:
@@ -202,11 +220,6 @@ async def _bounded(seconds: Any) -> AsyncIterator[None]:
             f"no answer within {seconds:g} s; the work was stopped. Raise the option 'timeout', or ask for less",
             details={"timeout_seconds": seconds},
         ) from exc
-
-
-def _timeout(options: JsonObject) -> float:
-    """Returns the bound of the inference itself; an explicit one bounds the whole request besides."""
-    return float(options.get("timeout") or default_of(CommonOptions, "timeout"))
 
 
 def _wish(options: JsonObject, name: str) -> str | None:

@@ -1,6 +1,7 @@
 """InferenceManager: the façade of inference, for HTTP and for Python."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -35,6 +36,12 @@ from src.inference.workers.launching import Launcher
 from src.inference.workers.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
+
+
+def settle_memory() -> None:
+    """Has the garbage collector leave alone what is alive now, which is there to stay."""
+    gc.collect()
+    gc.freeze()
 
 
 class InferenceManager:
@@ -124,7 +131,8 @@ class InferenceManager:
         self._loop.bind(asyncio.get_running_loop())
         self._draining = False
         loop = asyncio.get_running_loop()
-        in_background(self._models.registry.start, lambda: None)
+        # MLflow's import leaves a million objects behind: a collection that walks them stops every request.
+        in_background(self._models.registry.start, settle_memory)
         if self.settings.workers.preload != "never":
             in_background(lambda: self._warm(loop), lambda: None)
 
@@ -295,9 +303,8 @@ class InferenceManager:
     def _succeeded(self, request: InferenceRequest, answer: Answer, seconds: float) -> None:
         made_by = answer.provenance
         self._stats.succeeded(made_by.registered_name or request.model_name, seconds)
-        metrics.inferences.labels(request.task, request.engine, "success").inc()
-        metrics.inference_seconds.labels(request.task, request.engine).observe(seconds)
-        metrics.loaded_models.set(len(self.cache))
+        metrics.inference_outcome(request.task, request.engine, "success").inc()
+        metrics.inference_duration(request.task, request.engine).observe(seconds)
         if logger.isEnabledFor(logging.INFO):
             self._log(request, seconds, outcome="success", version=made_by.version, commit=made_by.commit)
 
@@ -306,7 +313,7 @@ class InferenceManager:
         # Labels come from strangers: only names that exist may become one.
         task = request.task if canonical_task(request.task) in known else "unknown"
         engine = request.engine if request.engine in self._registry.engines() else "unknown"
-        metrics.inferences.labels(task, engine, error.error_type).inc()
+        metrics.inference_outcome(task, engine, error.error_type).inc()
         name = request.model_name.partition("@")[0]
         self._stats.failed(name if self._models.registry.cached(name) is not None else None)
         self._log(request, seconds, outcome=error.error_type, error=error.message)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from src.core.errors import PlatformError
@@ -43,6 +43,10 @@ class Provenance:
     device: str | None = None
     dtype: str | None = None
     ollama_model: str | None = None
+
+    def as_json(self) -> JsonObject:
+        """Returns the fields as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def success_envelope(request: InferenceRequest, answer: Answer, seconds: float) 
         "processing_time": seconds,
         "timestamp": time.time(),
         "request_id": request.request_id,
-        "provenance": asdict(answer.provenance),
+        "provenance": answer.provenance.as_json(),
     }
     if answer.warnings:
         envelope["warnings"] = answer.warnings

@@ -192,6 +192,12 @@ def test_manifest_and_request_name_the_model() -> None:
     assert is_held_out(*pair)
 
 
+def write_half_and_stop(out: Path) -> None:
+    with replacing(out) as folder:
+        (folder / "config.json").write_text("half")
+        raise KeyboardInterrupt
+
+
 def test_failed_training_leaves_the_old_model(tmp_path: Path) -> None:
     out = tmp_path / "demo-text"
     out.mkdir()

@@ -1,24 +1,24 @@
-"""The loop of a worker process: one socket to the service, one model, one request at a time.
+"""The loop of a worker process: one socket to the service, one model, one thread.
 
-A thread reads the socket, so that a CANCEL reaches a running generation and the end of the service is
-noticed in the middle of one; the main thread computes.
+While the model is idle the loop waits on the socket; while it computes, the engine's own question
+whether to stop (`stop_requested`) reads the socket, so that a CANCEL arrives within one step. Requests
+that came in meanwhile are taken together, where the engine can.
 """
 
 import ctypes
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
-import threading
+from collections import deque
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 from src.core.errors import CancelledError, EngineError, PlatformError
-from src.inference.engines.base import StopFlag
+from src.inference.types import JsonObject
 from src.inference.workers import failures
-from src.inference.workers.base import LoadSpec
+from src.inference.workers.base import LoadSpec, WorkerAnswer
 from src.inference.workers.host import ModelHost, NotImportableError, import_class
 from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
 
@@ -34,25 +34,35 @@ class WorkerLoop:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
-        self._stops: dict[int, StopFlag] = {}
+        self._decoder = Decoder()
+        self._inbox: deque[Frame] = deque()
+        self._cancelled: set[int] = set()
         self._host: ModelHost | None = None
+        self._max_batch = 1
 
     def run(self) -> NoReturn:
         """Reads and answers; never returns."""
         self._socket.sendall(hello())
-        threading.Thread(target=self._read, name="aiml-worker-reader", daemon=True).start()
-        check_hello(self._frames.get())
+        check_hello(self._next())
         while True:
-            frame = self._frames.get()
-            self._socket.sendall(self._answer(frame))
+            frame = self._next()
+            replies = self._load(frame) if frame.kind is Kind.LOAD else self._infer(frame)
+            self._socket.sendall(replies)
 
-    def _read(self) -> None:
-        decoder = Decoder()
+    def _next(self) -> Frame:
+        while not self._inbox:
+            self._read()
+        return self._inbox.popleft()
+
+    def _read(self, flags: int = 0) -> None:
         try:
-            while data := self._socket.recv(_CHUNK):
-                for frame in decoder.feed(data):
+            data = self._socket.recv(_CHUNK, flags)
+            if data:
+                for frame in self._decoder.feed(data):
                     self._sort(frame)
+                return
+        except BlockingIOError:
+            return
         except (OSError, ProtocolError) as exc:
             logger.debug("connection ended: %s", exc)
         # The service is gone or has let go of us. Nothing here is worth an orderly farewell.
@@ -60,48 +70,96 @@ class WorkerLoop:
 
     def _sort(self, frame: Frame) -> None:
         if frame.kind is Kind.CANCEL:
-            stop = self._stops.get(frame.id)
-            if stop is not None:
-                stop.set()
-            return
-        if frame.kind is Kind.INFER:
-            self._stops[frame.id] = StopFlag()
-        self._frames.put(frame)
+            self._cancelled.add(frame.id)
+        else:
+            self._inbox.append(frame)
 
-    def _answer(self, frame: Frame) -> bytes:
+    # ------------------------------------------------------------------ work
+
+    def _load(self, frame: Frame) -> bytes:
         try:
-            value = self._load(frame) if frame.kind is Kind.LOAD else self._infer(frame)
-            return encode(Kind.LOADED if frame.kind is Kind.LOAD else Kind.RESULT, frame.id, value)
-        except NotImportableError as exc:
-            return encode(Kind.ERROR, frame.id, {"class": NOT_IMPORTABLE, "message": str(exc)})
-        except PlatformError as exc:
-            return encode(Kind.ERROR, frame.id, failures.to_json(exc))
+            value = frame.json()
+            for entry in value["import_path"]:
+                if entry not in sys.path:
+                    sys.path.append(entry)
+            spec = LoadSpec(**value["spec"])
+            self._host = ModelHost(spec, import_class(spec.engine), import_class(spec.handler))
+            report = asdict(self._host.load())
+            self._max_batch = value["max_batch_size"] if self._host.batches else 1
+            return encode(Kind.LOADED, frame.id, report)
         except Exception as exc:
-            # A result that is no JSON value, or a mistake of ours: one request fails, the model stays.
-            logger.exception("request %d failed", frame.id)
-            return encode(Kind.ERROR, frame.id, failures.to_json(failures.engine_failure(exc, "worker")))
+            return _failure(frame.id, exc)
 
-    def _load(self, frame: Frame) -> Any:
-        value = frame.json()
-        for entry in value["import_path"]:
-            if entry not in sys.path:
-                sys.path.append(entry)
-        spec = LoadSpec(**value["spec"])
-        self._host = ModelHost(spec, import_class(spec.engine), import_class(spec.handler))
-        return asdict(self._host.load())
-
-    def _infer(self, frame: Frame) -> Any:
-        stop = self._stops[frame.id]
+    def _infer(self, first: Frame) -> bytes:
+        frames, requests = self._batch(first)
+        if not frames:
+            return _failure(first.id, CancelledError("the caller went away before its turn"))
+        ids = [frame.id for frame in frames]
         try:
-            if stop():
-                raise CancelledError("the caller went away before its turn")
             if self._host is None:
                 raise EngineError("no model is loaded in this worker")
-            value = frame.json()
-            answer = self._host.infer(value["data"], value["options"], stop)
-            return {"result": answer.result, "warnings": answer.warnings}
+            if len(requests) == 1:
+                data, options = requests[0]
+                answers: list[WorkerAnswer | PlatformError] = [
+                    self._host.infer(data, options, lambda: self._stopped(ids))
+                ]
+            else:
+                datas = [data for data, _ in requests]
+                answers = self._host.infer_batch(datas, requests[0][1], lambda: self._stopped(ids))
+        except Exception as exc:
+            return b"".join(_failure(request_id, exc) for request_id in ids)
         finally:
-            del self._stops[frame.id]
+            # Requests come in the order of their ids: nothing up to here can still be cancelled.
+            self._cancelled = {request_id for request_id in self._cancelled if request_id > ids[-1]}
+        return b"".join(_reply(request_id, answer) for request_id, answer in zip(ids, answers, strict=True))
+
+    def _batch(self, first: Frame) -> tuple[list[Frame], list[tuple[Any, JsonObject]]]:
+        """Returns the request, with those behind it that have the same options, as many as the engine takes."""
+        frames: list[Frame] = []
+        requests: list[tuple[Any, JsonObject]] = []
+        self._read_pending()
+        frame: Frame | None = first
+        while frame is not None:
+            if frame.id in self._cancelled:
+                self._cancelled.discard(frame.id)
+            else:
+                value = frame.json()
+                if requests and value["options"] != requests[0][1]:
+                    self._inbox.appendleft(frame)
+                    break
+                frames.append(frame)
+                requests.append((value["data"], value["options"]))
+            if len(frames) >= self._max_batch or not self._inbox or self._inbox[0].kind is not Kind.INFER:
+                break
+            frame = self._inbox.popleft()
+        return frames, requests
+
+    def _read_pending(self) -> None:
+        if self._max_batch > 1 or self._inbox:
+            self._read(socket.MSG_DONTWAIT)
+
+    def _stopped(self, ids: list[int]) -> bool:
+        """Whether nobody waits any more for what is being computed."""
+        self._read(socket.MSG_DONTWAIT)
+        return self._cancelled.issuperset(ids)
+
+
+def _reply(request_id: int, answer: WorkerAnswer | PlatformError) -> bytes:
+    if isinstance(answer, PlatformError):
+        return _failure(request_id, answer)
+    try:
+        return encode(Kind.RESULT, request_id, {"result": answer.result, "warnings": answer.warnings})
+    except TypeError as exc:
+        return _failure(request_id, EngineError(f"the result is no JSON value: {exc}"))
+
+
+def _failure(request_id: int, exc: Exception) -> bytes:
+    if isinstance(exc, NotImportableError):
+        return encode(Kind.ERROR, request_id, {"class": NOT_IMPORTABLE, "message": str(exc)})
+    if not isinstance(exc, PlatformError):
+        # A mistake of ours: one request fails, the model stays.
+        logger.error("request %d failed", request_id, exc_info=exc)
+    return encode(Kind.ERROR, request_id, failures.to_json(failures.engine_failure(exc, "worker")))
 
 
 def main(descriptor: int) -> NoReturn:

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from typing import Any
 
-from src.core.errors import PlatformError
+from src.core.errors import EngineError, PlatformError
 from src.inference.engines.base import BaseEngine, stoppable
 from src.inference.models.base import BaseModelHandler
 from src.inference.types import JsonObject, StopCheck
@@ -62,6 +62,37 @@ class ModelHost:
         except Exception as exc:
             raise failures.engine_failure(exc, type(self._engine).__name__) from exc
         return self._finished(raw, engine_options)
+
+    @property
+    def batches(self) -> bool:
+        """Whether the engine has a real `infer_batch`, better than one input after the other."""
+        return self._engine is not None and type(self._engine).infer_batch is not BaseEngine.infer_batch
+
+    def infer_batch(self, datas: list[Any], options: JsonObject, stop: StopCheck) -> list[WorkerAnswer | PlatformError]:
+        """Answers several requests that share their options; one with bad input fails alone."""
+        answers: list[WorkerAnswer | PlatformError] = []
+        places, inputs, engine_options = [], [], options
+        for place, data in enumerate(datas):
+            try:
+                prepared = self._prepared(data, options)
+            except PlatformError as exc:
+                answers.append(exc)
+                continue
+            answers.append(EngineError("not answered"))
+            places.append(place)
+            inputs.append(prepared["inputs"])
+            engine_options = prepared.get("options") or {}
+        try:
+            with stoppable(stop):
+                raws = self._engine.infer_batch(self._model, inputs, engine_options) if inputs else []
+        except Exception as exc:
+            raise failures.engine_failure(exc, type(self._engine).__name__) from exc
+        for place, raw in zip(places, raws, strict=True):
+            try:
+                answers[place] = self._finished(raw, engine_options)
+            except PlatformError as exc:
+                answers[place] = exc
+        return answers
 
     def unload(self) -> None:
         """Lets the model go."""

@@ -30,9 +30,10 @@ Launch = Callable[[socket.socket], Awaitable[WorkerProcess]]
 class ProcessWorker(asyncio.Protocol):
     """One worker process and the requests inside it. Lives on one event loop."""
 
-    def __init__(self, launch: Launch, *, start_timeout: float, load_timeout: float) -> None:
+    def __init__(self, launch: Launch, *, start_timeout: float, load_timeout: float, max_batch_size: int = 32) -> None:
         self.report = LoadReport(None, None, None)
         self._launch = launch
+        self._max_batch_size = max_batch_size
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
@@ -62,7 +63,11 @@ class ProcessWorker(asyncio.Protocol):
         """Starts the process and loads the model in it; on any failure the process is gone again."""
         try:
             await self._start()
-            value = {"spec": spec.as_json(), "import_path": import_path()}
+            value = {
+                "spec": spec.as_json(),
+                "import_path": import_path(),
+                "max_batch_size": self._max_batch_size,
+            }
             answer = await asyncio.wait_for(self._ask(Kind.LOAD, value), self._load_timeout)
             if self._death is not None:
                 raise self._death  # it ended after its last word, before we heard it
@@ -143,8 +148,12 @@ class ProcessWorker(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._greeted = loop.create_future()
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await self._launch(theirs)
+        try:
+            with theirs:
+                self._process = await self._launch(theirs)
+        except BaseException:
+            ours.close()  # or a process that is made after all would wait for us
+            raise
         ours.setblocking(False)
         await loop.create_unix_connection(lambda: self, sock=ours)
         self._send(hello())

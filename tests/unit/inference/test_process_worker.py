@@ -309,6 +309,25 @@ async def test_a_cancelled_load_leaves_no_process() -> None:
     await until(lambda: not is_alive(worker.pid))
 
 
+async def test_a_load_cancelled_before_its_process_exists_hangs_up() -> None:
+    ends: list[socket.socket] = []
+
+    async def never(connection: socket.socket) -> WorkerProcess:
+        ends.append(connection.dup())
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    worker = ProcessWorker(never, start_timeout=60, load_timeout=60)
+    load = asyncio.create_task(worker.load(obedient_spec(), lambda error: None))
+    await until(lambda: bool(ends))
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    with ends[0] as end:
+        end.settimeout(5)
+        assert end.recv(1) == b""
+
+
 # ---------------------------------------------------------------------- the service dies
 
 
