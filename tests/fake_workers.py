@@ -111,7 +111,9 @@ class Scales:
     def __init__(self) -> None:
         self.booked: list[str] = []
 
-    async def admit(self, entry: LoadedModel, evict: Callable[[], Awaitable[bool]]) -> None:
+    async def admit(
+        self, entry: LoadedModel, idle: Callable[[], list[LoadedModel]], evict: Callable[[], Awaitable[bool]]
+    ) -> None:
         while self.booked:
             if not await evict():
                 raise InsufficientMemoryError("no room")
@@ -119,6 +121,9 @@ class Scales:
 
     def loaded(self, entry: LoadedModel) -> None:
         assert entry.model.name in self.booked
+
+    def measure(self, entry: LoadedModel) -> None:
+        assert entry.worker is not None
 
     def gone(self, entry: LoadedModel) -> None:
         if entry.model.name in self.booked:

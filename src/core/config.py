@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from src.core.errors import ConfigurationError
+from src.core.memory import parse_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_YAML = ROOT / "src/core/configs/base.yaml"
@@ -129,6 +130,9 @@ class Settings(BaseSettings):
     allowed_origins: NameList = Field((), description="foreign origins that may drive the service")
     media_roots: NameList = Field((), description="folders whose files an HTTP request may name")
     required_models: NameList = Field((), description="models without which /readyz fails")
+    memory_budget: int | None = Field(
+        None, description="memory for models on the host: 8GB, 512MiB; none: what is free"
+    )
     max_body_mb: float = Field(64.0, gt=0, description="largest JSON request body, in MB")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless a terminal")
@@ -144,6 +148,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return split_names(value)
+
+    @field_validator("memory_budget", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        return None if value in (None, "") else parse_bytes(value)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -275,7 +284,8 @@ def ollama_address(value: str) -> str:
     host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
     port = parts.port or (None if has_scheme else 11434)
     name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path}"
+    user, at, _ = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{user}{at}{name}{f':{port}' if port else ''}{parts.path}"
 
 
 _DOCUMENTED = {
@@ -299,7 +309,7 @@ def export_tracking_uri(settings: Settings) -> None:
     So `MlflowClient()` beside our Python door finds what the door registered. What was exported is
     marked, so that it is not taken for a configured server later, nor by a process started from here.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    if os.environ.get("MLFLOW_TRACKING_URI") in (None, "", os.environ.get(_EXPORTED)):
         os.environ["MLFLOW_TRACKING_URI"] = os.environ[_EXPORTED] = settings.tracking_uri
 
 

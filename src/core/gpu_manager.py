@@ -28,6 +28,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class _Gpu:
+    nvml: Any
     handle: Any
     label: str
 
@@ -57,20 +58,23 @@ class GpuManager:
         self._gpus: list[_Gpu] | None = None
 
     def devices(self) -> list[Device]:
-        """Returns the devices in the order in which torch would prefer them: GPUs, then the host."""
-        gpus = [self._gpu_device(index, gpu) for index, gpu in enumerate(self._visible())]
-        return [*gpus, self._host()]
+        """Returns the devices in the order in which torch would prefer them: GPUs, then the host.
+
+        A GPU whose memory cannot be measured (it fell off the bus) is shown with sizes of 0.
+        """
+        measured = [self._memory(gpu) or (0, 0, gpu.label) for gpu in self._visible()]
+        return [*(Device(f"cuda:{index}", *sizes) for index, sizes in enumerate(measured)), self._host()]
 
     def free_bytes(self, device: str) -> int | None:
-        """Returns the memory free on a device; None where it cannot be measured."""
+        """Returns the memory free on a device; None where it cannot be measured, or the device is not there."""
         name = memory_of(device)
         if name == "cpu":
             return self._host().free_bytes
-        gpus = self._visible()
-        place = name.partition(":")[2]
+        gpus, place = self._visible(), name.partition(":")[2]
         if not place.isdecimal() or int(place) >= len(gpus):
             return None
-        return self._gpu_device(int(place), gpus[int(place)]).free_bytes
+        measured = self._memory(gpus[int(place)])
+        return None if measured is None else measured[1]
 
     def close(self) -> None:
         """Lets NVML go; the next question starts it again."""
@@ -88,16 +92,17 @@ class GpuManager:
             total, free, label = self.budget_bytes, min(free, self.budget_bytes), "host memory (AIML_MEMORY_BUDGET)"
         return Device("cpu", total, free, label)
 
-    def _gpu_device(self, index: int, gpu: _Gpu) -> Device:
-        name = f"cuda:{index}"
+    def _memory(self, gpu: _Gpu) -> tuple[int, int, str] | None:
+        """Returns total, free and label of a GPU."""
         try:
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(gpu.handle)
-            return Device(name, int(memory.total), int(memory.free), gpu.label)
-        except Exception as exc:
-            # An integrated GPU (Jetson, GB10) has no memory of its own: NVML says that it is not supported.
-            logger.debug("NVML does not tell the memory of %s: %s", name, exc)
-            host = self._host()
-            return Device(name, host.total_bytes, host.free_bytes, f"{gpu.label} (host memory)")
+            memory = gpu.nvml.nvmlDeviceGetMemoryInfo(gpu.handle)
+        except gpu.nvml.NVMLError as exc:
+            if exc.value != gpu.nvml.NVML_ERROR_NOT_SUPPORTED:
+                logger.debug("NVML does not tell the memory of %s: %s", gpu.label, exc)
+                return None
+            host = self._host()  # an integrated GPU (Jetson, GB10) has no memory of its own
+            return host.total_bytes, host.free_bytes, f"{gpu.label}, in the host's memory"
+        return int(memory.total), int(memory.free), gpu.label
 
     def _visible(self) -> list[_Gpu]:
         with self._lock:
@@ -115,7 +120,7 @@ class GpuManager:
         self._nvml = nvml
         try:
             return visible_gpus(nvml, self._environment.get("CUDA_VISIBLE_DEVICES"))
-        except nvml.NVMLError as exc:
+        except Exception as exc:
             logger.debug("NVML does not list the GPUs: %s", exc)
             return []
 
@@ -137,7 +142,7 @@ def visible_gpus(nvml: Any, variable: str | None) -> list[_Gpu]:
     if variable is not None and variable.startswith("MIG-"):
         instances = [instance for gpu in physical for instance in _instances(nvml, gpu)]
         chosen = _by_uuid(nvml, instances, variable, "MIG-")[:1]
-        return [_Gpu(handle, _text(nvml.nvmlDeviceGetName(handle))) for handle in chosen]
+        return [_gpu(nvml, handle) for handle in chosen]
     if variable is None:
         seen = physical
     elif variable.startswith("GPU-"):
@@ -145,7 +150,11 @@ def visible_gpus(nvml: Any, variable: str | None) -> list[_Gpu]:
     else:
         seen = _by_number(physical, variable)
     first = next((instance for gpu in seen for instance in _instances(nvml, gpu)), None)
-    return [_Gpu(handle, _text(nvml.nvmlDeviceGetName(handle))) for handle in (seen if first is None else [first])]
+    return [_gpu(nvml, handle) for handle in (seen if first is None else [first])]
+
+
+def _gpu(nvml: Any, handle: Any) -> _Gpu:
+    return _Gpu(nvml, handle, _text(nvml.nvmlDeviceGetName(handle)))
 
 
 def _by_number(handles: list[Any], variable: str) -> list[Any]:

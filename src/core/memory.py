@@ -1,6 +1,7 @@
 """Memory of processes, as the kernel counts it, and sizes as people write them."""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([kmgtp])(i?b?)|b)?", re.ASCII | re.IGNORECASE)
@@ -12,16 +13,29 @@ def process_memory(pid: int) -> int | None:
 
     Pages shared with other processes count in equal parts. Source: /proc/<pid>/smaps_rollup (Linux).
     """
-    return _rollup(pid, ("Pss",))
+    return _rollup(pid, "Pss")
 
 
-def anonymous_memory(pid: int) -> int | None:
-    """Returns the part of `process_memory` that the kernel cannot take back, in bytes; None where it does not tell.
+def private_memory(pid: int) -> int | None:
+    """Returns what only this process holds and the kernel cannot take back, in bytes; None where it does not tell.
 
-    What is left out are pages of files: libraries, and the weights of a model that runs in its checkpoint's
-    own dtype on the CPU, for they stay mapped. The kernel counts those as available memory.
+    It is how much less memory is free because of the process. Left out are pages shared with a preloader,
+    and pages of files: libraries, and the weights of a model that runs on the CPU in its checkpoint's own
+    dtype, which stay mapped. The kernel counts those as available memory.
     """
-    return _rollup(pid, ("Pss_Anon", "Pss_Shmem"))
+    return _rollup(pid, "Private_Dirty")
+
+
+class KernelWatch:
+    """Notices that the kernel killed a process for memory since the last look."""
+
+    def __init__(self) -> None:
+        self._seen = kernel_kills()
+
+    def look(self) -> bool:
+        """Returns whether it did, and starts anew."""
+        before, self._seen = self._seen, kernel_kills()
+        return self._seen > before
 
 
 def kernel_kills() -> int:
@@ -51,10 +65,8 @@ def parse_bytes(value: str | int) -> int:
     if match is None:
         raise ValueError(f"{value!r} is no size in bytes: write a number and a unit, as in 8GB, 512MiB or 1.5g")
     number, letter, rest = match.groups()
-    if letter is None:
-        return int(float(number))
-    base = 1000 if rest.lower() == "b" else 1024
-    return int(float(number) * base ** (1 + _UNITS.index(letter.lower())))
+    base = 1000 if rest and rest.lower() == "b" else 1024
+    return int(Fraction(number) * base ** (1 + _UNITS.index(letter.lower()) if letter else 0))
 
 
 def format_bytes(size: int) -> str:
@@ -65,13 +77,12 @@ def format_bytes(size: int) -> str:
     return f"{size / 1000**power:.2f} {('', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
 
 
-def _rollup(pid: int, fields: tuple[str, ...]) -> int | None:
+def _rollup(pid: int, field: str) -> int | None:
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
         return None
-    rows = (line.split() for line in text.splitlines())
-    found = {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) == 3}
-    if not all(field in found for field in fields):
-        return None  # the kernel is from before 5.3
-    return sum(found[field] for field in fields) * 1024
+    for line in text.splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None

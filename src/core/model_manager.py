@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ class ModelManager:
             if self._store is None:
                 self._store = open_store(self.settings)
             return self._store
+
+    def lead_mlflow_here(self) -> None:
+        """Points MLflow's own client at this registry although nobody used it yet."""
+        with suppress(ConfigurationError):  # settings that cannot work are told by the first call
+            export_tracking_uri(load_settings())
 
     # ------------------------------------------------------------------ documented names
 

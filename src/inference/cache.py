@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 from src.core.config import CacheSettings, WorkerSettings
 from src.core.errors import PlatformError, QueueFullError, WorkerDiedError
+from src.core.threads import in_thread
 from src.inference.types import ServableModel
 from src.inference.workers.base import DeathListener, Worker
+from src.inference.workers.process import kernel_watch
 from src.inference.workers.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class LoadedModel:
     in_use: int = 0
     uses: int = 0
     last_used: float = field(default_factory=time.monotonic)
+    load_seconds: float | None = None
 
     @property
     def idle_seconds(self) -> float:
@@ -65,11 +68,17 @@ class LoadedModel:
 class Admission(Protocol):
     """Says whether a model may be loaded, by memory."""
 
-    async def admit(self, entry: LoadedModel, evict: Callable[[], Awaitable[bool]]) -> None:
-        """Books the memory that a load needs; calls `evict` while there is too little.
+    async def admit(
+        self, entry: LoadedModel, idle: Callable[[], list[LoadedModel]], evict: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Books the memory that a load needs; calls `evict` while there is too little and `idle` models hold enough.
 
-        Raises `InsufficientMemoryError` when nothing more can be evicted.
+        Raises `InsufficientMemoryError` when that makes no room.
         """
+        ...
+
+    def measure(self, entry: LoadedModel) -> None:
+        """Measures a loaded model, now that it has worked; may be called in a thread."""
         ...
 
     def loaded(self, entry: LoadedModel) -> None:
@@ -164,14 +173,21 @@ class ModelCache:
 
     async def sweep(self) -> int:
         """Unloads models idle for longer than the ttl; returns how many."""
+        await self._measure([entry for entry in self._models.values() if entry.worker is not None])
         old = [entry for entry in self._idle() if entry.idle_seconds > self._settings.ttl]
         await asyncio.gather(*(self._retire(entry) for entry in old))
         return len(old)
+
+    async def _measure(self, entries: list[LoadedModel]) -> None:
+        admission = self._admission
+        if admission is not None and entries:
+            await in_thread(lambda: _each(admission.measure, entries))
 
     async def sweep_forever(self) -> None:
         """Sweeps now and then, until cancelled."""
         while True:
             await asyncio.sleep(min(SWEEP_SECONDS, self._settings.ttl / 4))
+            kernel_watch.look()
             await self.sweep()
 
     def abandon(self) -> None:
@@ -207,20 +223,20 @@ class ModelCache:
         try:
             await self._make_room(entry)
             if self._admission is not None:
-                await self._admission.admit(entry, self._evict_one)
+                await self._admission.admit(entry, self._idle, self._evict_one)
             worker = await entry.loader(lambda error: self._died(entry, error))
         except BaseException as exc:
             self._load_failed(entry, exc)
             if not isinstance(exc, Exception):
                 raise
             return
+        entry.worker, entry.state, entry.load_seconds = worker, "ready", time.monotonic() - started
         if self._admission is not None:
             self._admission.loaded(entry)
-        entry.worker, entry.state = worker, "ready"
         self.loads[entry.key] = self.loads.get(entry.key, 0) + 1
         logger.info(
             "model loaded",
-            extra={"model": entry.model.name, "seconds": round(time.monotonic() - started, 3), "pid": worker.pid},
+            extra={"model": entry.model.name, "seconds": round(entry.load_seconds, 3), "pid": worker.pid},
         )
         entry.ready.set_result(worker)
         # The requests that waited enter first; with nobody waiting, a surplus goes at once.
@@ -285,6 +301,7 @@ class ModelCache:
             self._draining.add(entry)
             return
         self._draining.discard(entry)
+        await self._measure([entry])
         worker, entry.worker = entry.worker, None
         if worker is not None:
             await worker.unload()
@@ -342,3 +359,8 @@ class ModelCache:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _each(work: Callable[[LoadedModel], None], entries: list[LoadedModel]) -> None:
+    for entry in entries:
+        work(entry)

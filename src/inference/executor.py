@@ -53,9 +53,20 @@ class ModelExecutor:
         self._config = engine_config(engine_class, runtime.settings)
         # The engine of in-house models lives in their workers; this one only answers questions about names.
         self.engine = engine_class(self._config) if self._config else engine_class()
+        self._in_use = 0
+        self._retired = False
 
     async def execute(self, request: InferenceRequest) -> Answer:
         """Answers one request; raises a `PlatformError`."""
+        self._in_use += 1
+        try:
+            return await self._execute(request)
+        finally:
+            self._in_use -= 1
+            if self._retired:
+                await self.retire()
+
+    async def _execute(self, request: InferenceRequest) -> Answer:
         handler_class = self._runtime.registry.handler_for(self.task, request.model_name)
         options = self._options(request.options, handler_class)
         if "timeout" in options:
@@ -72,6 +83,12 @@ class ModelExecutor:
         if self.engine.is_network:
             return await self._ask_server(handler, model, request.data, options)
         return await self._ask_worker(handler_class, model, request.data, options)
+
+    async def retire(self) -> None:
+        """Closes what the engine holds open, once no request uses it."""
+        self._retired = True
+        if not self._in_use:
+            await self.close()
 
     async def close(self) -> None:
         """Closes what the engine holds open."""

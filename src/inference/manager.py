@@ -14,13 +14,16 @@ from typing import Any
 from src.core import metrics
 from src.core.config import Settings
 from src.core.errors import DrainingError, PlatformError, ValidationError
+from src.core.gpu_manager import GpuManager
 from src.core.model_manager import ModelManager, model_manager
 from src.core.threads import in_background, in_thread
 from src.inference import reporting
+from src.inference.admission import PeakRecords
 from src.inference.cache import ModelCache
 from src.inference.catalog import ModelCatalog
 from src.inference.executor import ModelExecutor, Runtime, error_of
 from src.inference.health import DependencyMonitor
+from src.inference.memory_admission import MemoryAdmission
 from src.inference.registry import EngineClass, ModelRegistry, model_registry
 from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
@@ -114,7 +117,9 @@ class InferenceManager:
     @cached_property
     def router(self) -> TaskRouter:
         """The TaskRouter."""
-        return TaskRouter(self._registry, self._make_executor, self.clear_cache)
+        return TaskRouter(
+            self._registry, self._make_executor, lambda: self._loop.run(self._free_all()) if self._loop.started else 0
+        )
 
     def close(self) -> None:
         """Unloads every model and ends the loop of the Python door; the next call starts a new one."""
@@ -198,6 +203,8 @@ class InferenceManager:
                 for task, engines in self.router.routes().items()
             },
             "models": models,
+            "memory": await in_thread(self.admission.report),
+            "preloader": {"state": self.launcher.preloader.state, "pid": self.launcher.preloader.pid},
         }
 
     async def aclear_cache(self) -> int:
@@ -249,8 +256,23 @@ class InferenceManager:
         return ModelCache(
             self.settings.cache,
             supervisor=Supervisor(self.settings.workers),
+            admission=self.admission,
             max_waiting=self.settings.queue.max_size,
         )
+
+    @cached_property
+    def admission(self) -> MemoryAdmission:
+        """Who is let into memory."""
+        return MemoryAdmission(
+            GpuManager(budget_bytes=self.settings.memory_budget),
+            PeakRecords(self.settings.data_dir / "memory-peaks.json"),
+            self._catalog.files,
+            default_device=self.settings.transformers.device,
+        )
+
+    @cached_property
+    def _catalog(self) -> ModelCatalog:
+        return ModelCatalog(self._models, canonical_task)
 
     @cached_property
     def launcher(self) -> Launcher:
@@ -263,8 +285,7 @@ class InferenceManager:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        catalog = ModelCatalog(self._models, canonical_task)
-        return Runtime(self.settings, self._registry, catalog, self.cache, self.launcher)
+        return Runtime(self.settings, self._registry, self._catalog, self.cache, self.launcher)
 
     def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Starts the preloader with what the production versions need; runs in a thread."""
@@ -282,6 +303,12 @@ class InferenceManager:
 
     def _make_executor(self, task: str, engine: str, engine_class: EngineClass) -> ModelExecutor:
         return ModelExecutor(task, engine, engine_class, self._runtime)
+
+    async def _free_all(self) -> int:
+        """Unloads every model, closes what engines hold open and returns how many models there were."""
+        cleared = await self.cache.clear()
+        await self.router.retire_executors()
+        return cleared
 
     def _keep_sweeping(self) -> None:
         if self._sweeper is None or self._sweeper.done():
@@ -339,7 +366,7 @@ class InferenceManager:
         self._sweeper = None
         if "launcher" in self.__dict__:
             self.launcher.preloader.abandon()
-        for name in ("cache", "launcher", "router", "_monitor", "_runtime"):
+        for name in ("cache", "launcher", "admission", "_catalog", "router", "_monitor", "_runtime"):
             self.__dict__.pop(name, None)
         self._models.forked()
 
@@ -369,5 +396,6 @@ def default_manager() -> InferenceManager:
     global _default
     with _default_lock:
         if _default is None:
+            model_manager.lead_mlflow_here()
             _default = InferenceManager(model_manager, model_registry)
         return _default

@@ -90,10 +90,12 @@ def validate_options(schema: type[CommonOptions], options: JsonObject) -> JsonOb
 
     Raises `ValidationError` naming the option, what it takes and, for a misspelt one, the nearest name.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    unknown = [name for name in given if name not in schema.model_fields]
+    unknown = [name for name in options if name not in schema.model_fields]
     if unknown:
         raise _unknown(unknown, list(schema.model_fields))
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return given
     try:
         return schema.model_validate(given).model_dump(include=set(given))
     except PydanticValidationError as exc:

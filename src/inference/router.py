@@ -68,6 +68,11 @@ class TaskRouter:
             self._executors.clear()
         return cleared
 
+    async def retire_executors(self) -> None:
+        """Closes what every engine holds open, once no request uses it."""
+        for executor in self.executors():
+            await executor.retire()
+
     def executors(self) -> list[ModelExecutor]:
         """Returns the executors made so far."""
         return list(self._executors.values())
@@ -95,6 +100,9 @@ class TaskRouter:
             raise unknown_name("task", task, sorted({*handled, *self._task_engine_mapping, *TASK_ALIASES}))
         if engine not in known and engine not in (engines or {}):
             raise unknown_name("engine", engine, sorted({*known, *(engines or {})}))
+        if engine in known and task in known[engine]().supported_tasks:
+            # Registered after the mapping was made.
+            return self._task_engine_mapping.setdefault(task, {}).setdefault(engine, known[engine])
         if engines:
             raise ValidationError(
                 f"engine '{engine}' does not serve task '{task}' (engines that do: {', '.join(sorted(engines))})"

@@ -15,7 +15,7 @@ from src.core.errors import (
     ValidationError,
     WorkerDiedError,
 )
-from src.core.memory import kernel_kills, process_memory
+from src.core.memory import KernelWatch, process_memory
 from src.inference.types import JsonObject
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
@@ -23,6 +23,9 @@ from src.inference.workers.child import NOT_IMPORTABLE
 from src.inference.workers.host import NotImportableError, import_path
 from src.inference.workers.launching import WorkerProcess
 from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
+
+kernel_watch = KernelWatch()
+"""Looked at every few seconds by whoever sweeps, so that an old kill is not blamed for a new death."""
 
 Launch = Callable[[socket.socket], Awaitable[WorkerProcess]]
 
@@ -46,7 +49,6 @@ class ProcessWorker(asyncio.Protocol):
         self._on_death: DeathListener | None = None
         self._leaving = False
         self._reaping: asyncio.Task[None] | None = None
-        self._kernel_kills = kernel_kills()
         self.exit_code: int | None = None
 
     @property
@@ -137,8 +139,7 @@ class ProcessWorker(asyncio.Protocol):
     # ------------------------------------------------------------------ inside
 
     def _cause_of_death(self) -> PlatformError:
-        # A kill of ours would have told why before; one that nobody owns up to, while the kernel killed, is its.
-        if kernel_kills() > self._kernel_kills:
+        if kernel_watch.look():
             return InsufficientMemoryError(
                 f"the model's process was killed by the kernel: out of memory. {failures.MEMORY_ADVICE}"
             )

@@ -113,7 +113,7 @@ async def test_a_loaded_model_is_reported(tiny: ProcessWorker) -> None:
 
 
 async def test_a_model_answers(tiny: ProcessWorker) -> None:
-    answer = await tiny.infer({"inputs": "Hi"}, {"max_new_tokens": 12, "language": "zh"})
+    answer = await tiny.infer({"inputs": "Hi"}, {"max_new_tokens": 12, "min_length": 100, "language": "zh"})
     assert isinstance(answer.result["generated_text"], str)
     assert answer.result["metadata"]["tokens"] == 12
     assert answer.warnings == ["option 'language' has no effect on text-generation"]

@@ -27,6 +27,7 @@ _SAME = {
 }
 _TOP_LEVEL = ("keep_alive", "format", "think")
 _DEFAULTS = ("temperature", "top_p", "top_k", "num_ctx")
+_MIROSTAT_DEFAULTS = ("mirostat_tau", "mirostat_eta")
 _IMPOSSIBLE = {
     "min_length": "Ollama cannot force a shortest answer",
     "num_beams": "Ollama has no beam search",
@@ -55,7 +56,8 @@ def request_body(model: str, inputs: Any, options: JsonObject) -> tuple[str, Jso
 
 def model_options(options: JsonObject) -> JsonObject:
     """Returns Ollama's `options`: what the caller set, and the documented defaults for the rest."""
-    translated = {name: default_of(OllamaOptions, name) for name in _DEFAULTS}
+    defaults = (*_DEFAULTS, *_MIROSTAT_DEFAULTS) if options.get("mirostat") else _DEFAULTS
+    translated = {name: default_of(OllamaOptions, name) for name in defaults}
     translated.update({theirs: options[ours] for ours, theirs in _SAME.items() if ours in options})
     if options.get("do_sample") is False:
         translated["temperature"] = 0.0
