@@ -1,6 +1,7 @@
 """W6: cold load of a 1 GB model, request to first token; swap between two that do not fit together."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.running import ROOT, serving
+from src.inference.workers.launching import ENVIRONMENT
 
 PATH = "/inference/infer"
 ONE_TOKEN = {"max_new_tokens": 1, "min_length": 0, "do_sample": False}
@@ -99,7 +101,13 @@ def _cold(server: Any, name: str) -> dict[str, float]:
 
 def _direct(path: Path) -> tuple[float, float]:
     done = subprocess.run(
-        [sys.executable, "-c", _DIRECT, str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", _DIRECT, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        # The same settings that our workers have, or the comparison would be with a slower process.
+        env={**ENVIRONMENT, **os.environ},
     )
     # The first one still imports what only a load imports.
     loads, firsts = (_middle(times[1:]) for times in json.loads(done.stdout))

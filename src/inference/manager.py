@@ -28,13 +28,7 @@ from src.inference.registry import EngineClass, ModelRegistry, model_registry
 from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
 from src.inference.stats import InferenceStats
-from src.inference.types import (
-    Answer,
-    InferenceRequest,
-    JsonObject,
-    failure_envelope,
-    success_envelope,
-)
+from src.inference.types import Answer, InferenceRequest, JsonObject, failure_envelope, success_envelope
 from src.inference.workers.launching import Launcher
 from src.inference.workers.supervision import Supervisor
 

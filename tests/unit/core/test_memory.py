@@ -67,17 +67,17 @@ def test_a_size_is_written(size: int, text: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells")
 def test_mapped_files_and_pages_shared_with_a_parent_are_not_private(tmp_path: Path) -> None:
     with open(tmp_path / "weights", "wb") as file:
-        file.write(bytes(20 * MIB))
+        file.write(bytes(40 * MIB))
         os.fsync(file.fileno())  # until then its pages are dirty
     script = """
 import mmap, os, sys
-inherited = bytearray(b"x" * (30 << 20))
+inherited = bytearray(b"x" * (60 << 20))
 if child := os.fork():
     sys.exit(os.waitpid(child, 0)[1])
 file = open(sys.argv[1], "rb")
 weights = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 sum(weights[::4096])
-own = bytearray(b"x" * (10 << 20))
+own = bytearray(b"x" * (30 << 20))
 print(os.getpid(), flush=True)
 sys.stdin.read()
 os._exit(0)
@@ -92,8 +92,8 @@ os._exit(0)
         parent.communicate()
     assert whole is not None
     assert private is not None
-    assert 10 * MIB <= private < 20 * MIB
-    assert whole > private + 30 * MIB
+    assert 30 * MIB <= private < 50 * MIB
+    assert whole > private + 60 * MIB
 
 
 def test_a_process_that_is_gone_has_no_memory() -> None:
