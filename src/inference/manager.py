@@ -261,7 +261,9 @@ class InferenceManager:
             GpuManager(budget_bytes=self.settings.memory_budget),
             PeakRecords(self.settings.data_dir / "memory-peaks.json"),
             self._catalog.files,
-            default_device=self.settings.transformers.device,
+            device=self.settings.transformers.device,
+            dtype=self.settings.transformers.torch_dtype,
+            forks=lambda: self.launcher.preloader.state in ("starting", "ready"),
         )
 
     @cached_property

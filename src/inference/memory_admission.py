@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from src.core.gpu_manager import GpuManager
+from src.core.memory import private_memory
 from src.core.threads import in_thread
 from src.inference import vram_estimator
 from src.inference.admission import Ledger, PeakRecords, refusal
@@ -26,11 +27,21 @@ class MemoryAdmission:
     unless its peak is known.
     """
 
-    def __init__(self, gpus: GpuManager, peaks: PeakRecords, files: Files, *, default_device: str = "auto") -> None:
+    def __init__(
+        self,
+        gpus: GpuManager,
+        peaks: PeakRecords,
+        files: Files,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        forks: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._gpus = gpus
         self._peaks = peaks
         self._files = files
-        self._default_device = default_device
+        self._default_device, self._default_dtype = device, dtype
+        self._forks = forks
         budget = gpus.budget_bytes
         self._ledger = Ledger(gpus, None if budget is None else {"cpu": budget})
 
@@ -54,22 +65,22 @@ class MemoryAdmission:
 
     def loaded(self, entry: LoadedModel) -> None:
         """Notes how much of what was booked shows in measured free memory already."""
-        worker = entry.worker
-        if worker is not None:
-            self._ledger.settle(entry, None, shown_bytes=worker.memory_bytes() or 0)
+        # Weights that are only mapped are no one's as far as the kernel's free memory goes.
+        if entry.worker is not None:
+            self._ledger.settle(entry, None, shown_bytes=private_memory(entry.worker.pid) or 0)
 
     def measure(self, entry: LoadedModel) -> None:
         """Measures a loaded model, remembers its peak, and books more where it took more."""
-        worker = entry.worker
+        worker, device = entry.worker, self._device(entry)
         measured = worker.memory_bytes() if worker is not None else None
-        if worker is None or not measured:
-            return
+        if worker is None or not measured or device != "cpu":
+            return  # what a process takes on the host says nothing of its GPU
         registered = entry.model.registered
         self._peaks.record(
             registered.digest if registered else None, self._device(entry), entry.key.dtype, int(measured * SLACK)
         )
         booked = self.booked(entry)
-        self._ledger.settle(entry, max(booked or 0, measured), shown_bytes=measured)
+        self._ledger.settle(entry, max(booked or 0, measured), shown_bytes=private_memory(worker.pid))
 
     def gone(self, entry: LoadedModel) -> None:
         """Gives back what was booked."""
@@ -102,7 +113,8 @@ class MemoryAdmission:
         digest = registered.digest if registered else None
         if path is None:
             return device, self._peaks.peak(digest, device, entry.key.dtype) or 0
-        estimate = vram_estimator.estimate(path, dtype=entry.key.dtype)
+        runtime = vram_estimator.FORKED_RUNTIME_BYTES if self._forks() else vram_estimator.RUNTIME_BYTES
+        estimate = vram_estimator.estimate(path, dtype=entry.key.dtype or self._default_dtype, runtime_bytes=runtime)
         for warning in estimate.warnings:
             logger.warning("estimate of %s: %s", entry.model.name, warning)
         if estimate.method == "unknown":

@@ -44,8 +44,8 @@ Method = Literal["safetensors headers", "config", "file sizes", "unknown"]
 
 RUNTIME_BYTES = 512 * 2**20
 """What a fresh worker takes without a model: 450 MiB measured with torch and transformers imported, and slack."""
-FORKED_RUNTIME_BYTES = 96 * 2**20
-"""The same for one forked from the preloader: 27 MiB measured of its own, and what malloc sets aside (64 MiB)."""
+FORKED_RUNTIME_BYTES = 288 * 2**20
+"""The same for one forked from the preloader, as PSS: 262 MB measured for the only one, less for each of several."""
 DEFAULT_CONTEXT_TOKENS = 2048
 """Tokens of KV cache that room is made for unless the caller says otherwise; a shorter context bounds it."""
 

@@ -7,7 +7,7 @@ tests/integration/test_deployment.py's; custom handlers by entry point test_exte
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ from tests.integration.conftest import manager_of
 from tests.tiny_models import tiny_llama
 
 OURS = ("AIML_", "MLFLOW_", "LAKEFS_", "OLLAMA_", "AWS_", "POSTGRES_")
-
-Managed = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,15 @@
 """Python: model_manager, and MLflow's own client beside it. One script; each test looks at one of its lines."""
 
+import concurrent.futures
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from src.testing.fake_ollama import FakeOllama
+from tests.documented.conftest import managed
 from tests.integration.test_python_door import run
+from tests.service import wait_until
 
 SCRIPT = """
 import json
@@ -99,3 +102,18 @@ def test_the_same_executor_object_comes_back(told: Any) -> None:
 def test_clear_engines_frees_all(told: Any) -> None:
     """`router.clear_engines()` frees all."""
     assert (told["loaded"], told["freed"], told["after"]) == (1, [], True)
+
+
+def test_clear_engines_lets_a_request_under_way_end(data_dir: Path, ollama: FakeOllama) -> None:
+    """`router.clear_engines()` frees all: what is in use, once it is no longer."""
+    options = {"num_predict": 20, "temperature": 0}
+    with managed(data_dir, ollama={"api_base": ollama.url}) as manager, concurrent.futures.ThreadPoolExecutor() as pool:
+        ollama.pace.token_delay = 0.05
+        executor = manager.router.route("text-generation", "ollama")
+        answer = pool.submit(manager.infer, "text-generation", "ollama", "llama2:7b", {"inputs": "Hello"}, options)
+        wait_until(lambda: ollama.active_generations, 5, "the generation to begin")
+        manager.router.clear_engines()
+        ollama.pace.token_delay = 0.0
+        assert answer.result()["success"] is True, answer.result()
+        assert executor.engine.version() is None
+        assert manager.router.route("text-generation", "ollama") is not executor

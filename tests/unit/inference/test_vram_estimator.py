@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from src.inference import vram_estimator
+from src.inference.model_config import kv_elements
 from src.inference.vram_estimator import RUNTIME_BYTES, MemoryEstimate, estimate
 
 pytestmark = pytest.mark.xdist_group("torch")
@@ -74,7 +75,7 @@ def gemma3() -> PreTrainedModel:
     return transformers.Gemma3ForCausalLM(config)
 
 
-def gemma4() -> PreTrainedModel:
+def gemma4(**changes: Any) -> PreTrainedModel:
     kinds = ["sliding_attention", "full_attention", "full_attention"]
     config = transformers.Gemma4TextConfig(
         **TEXT,
@@ -82,8 +83,8 @@ def gemma4() -> PreTrainedModel:
         global_head_dim=32,
         sliding_window=8,
         layer_types=kinds,
-        hidden_size_per_layer_input=0,
         vocab_size_per_layer_input=160,
+        **{"hidden_size_per_layer_input": 0, **changes},
     )
     return transformers.Gemma4ForCausalLM(config)
 
@@ -137,6 +138,27 @@ def bart() -> PreTrainedModel:
     return transformers.BartForConditionalGeneration(config)
 
 
+def whisper() -> PreTrainedModel:
+    config = transformers.WhisperConfig(
+        vocab_size=160,
+        num_mel_bins=8,
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=96,
+        decoder_ffn_dim=96,
+        max_source_positions=30,
+        max_target_positions=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
+    return transformers.WhisperForConditionalGeneration(config)
+
+
 def llava() -> PreTrainedModel:
     config = transformers.LlavaConfig(
         text_config=transformers.LlamaConfig(**TEXT),
@@ -164,15 +186,21 @@ def loaded(folder: Path, dtype: str) -> PreTrainedModel:
 def cache_bytes(model: PreTrainedModel, batch: int) -> int:
     """Returns the bytes in the cache after a forward pass over `TOKENS` tokens."""
     ids = torch.randint(3, 150, (batch, TOKENS))
-    inputs = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    inputs = {"input_ids": ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    if model.config.model_type == "whisper":
+        inputs["input_features"] = torch.zeros(batch, 8, 60, dtype=model.dtype)
+        del inputs["input_ids"]
     with torch.inference_mode():
-        cache = model.eval()(input_ids=ids, use_cache=True, **inputs).past_key_values
+        cache = model.eval()(**inputs, use_cache=True).past_key_values
     caches = (
         [cache.self_attention_cache, cache.cross_attention_cache]
         if hasattr(cache, "cross_attention_cache")
         else [cache]
     )
-    return sum(layer.keys.nbytes + layer.values.nbytes for part in caches for layer in part.layers)
+    layers = [layer for part in caches for layer in part.layers if layer.keys is not None]
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -185,10 +213,12 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": mistral,
     "gemma3": gemma3,
     "gemma4": gemma4,
+    "gemma4-shared": lambda: gemma4(num_kv_shared_layers=1, hidden_size_per_layer_input=8),
     "deepseek": deepseek,
     "mixtral": mixtral,
     "t5": t5,
     "bart": bart,
+    "whisper": whisper,
     "llava": llava,
 }
 
@@ -247,6 +277,16 @@ def test_without_a_config_the_files_tell_the_dtype(tmp_path: Path) -> None:
     assert estimate(tmp_path, dtype=None).weights_bytes == 232
     assert estimate(tmp_path, dtype="float32").weights_bytes == 432
     assert estimate(tmp_path, dtype="float32").parameter_count == 100
+
+
+@pytest.mark.parametrize(("config", "size"), [({}, 200), ({"quantization_config": {"quant_method": "fp8"}}, 100)])
+def test_eight_bit_floats_stay_only_where_the_model_was_quantized(
+    tmp_path: Path, config: dict[str, Any], size: int
+) -> None:
+    tensors = {"a": torch.zeros(10, 10).to(torch.float8_e4m3fn), "scale": torch.zeros(10, dtype=torch.float32)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert estimate(tmp_path, dtype="bfloat16").weights_bytes == size + 20
 
 
 def test_a_tied_head_that_is_in_the_file_too_counts_once(tmp_path: Path) -> None:
@@ -503,6 +543,33 @@ def test_a_config_that_leaves_out_its_defaults_takes_the_cache_from_the_weights(
     text = {"model_type": "llama", "vocab_size": 160}
     rewrite(tmp_path / "config.json", text_config=text)
     assert estimate(tmp_path, dtype=None, context_tokens=TOKENS).kv_cache_bytes == told > 0
+
+
+def layers(*kinds: str, **more: Any) -> dict[str, Any]:
+    """Returns a config whose layers keep 64 numbers a token each, but for what `more` says."""
+    return {**TEXT, "num_hidden_layers": len(kinds), "layer_types": list(kinds), "sliding_window": 9, **more}
+
+
+@pytest.mark.parametrize(
+    ("config", "elements"),
+    [
+        (layers("full_attention", "sliding_attention"), 64 * (20 + 8)),
+        (layers("full_attention", "chunked_attention", attention_chunk_size=5), 64 * (20 + 4)),
+        (layers("full_attention", "linear_attention", "conv", "moe"), 64 * 20),
+        (layers("indexed_attention", "full_attention", index_head_dim=7), (71 + 64) * 20),
+        (layers("sliding_attention", "full_attention", global_head_dim=32), 64 * 8 + 128 * 20),
+        (layers("full_attention", "full_attention", num_kv_shared_layers=1), 64 * 20),
+        ({**TEXT, "sliding_window": 9, "sliding_window_pattern": 3}, 64 * (8 + 8 + 20)),
+        ({**TEXT, "sliding_window": 9}, 64 * 3 * 20),
+        ({**TEXT, "sliding_window": 9, "model_type": "mistral"}, 64 * 3 * 8),
+        ({**TEXT, "num_key_value_heads": None}, 128 * 3 * 20),
+        ({**TEXT, "text_config": {"thinker_config": {}}}, None),
+        ({"text_config": TEXT, "hidden_size": 7}, 64 * 3 * 20),
+        ({}, None),
+    ],
+)
+def test_the_cache_follows_the_kinds_of_layers(config: dict[str, Any], elements: int | None) -> None:
+    assert kv_elements(config, 20) == elements
 
 
 def test_the_cache_is_bounded_by_the_models_context(tmp_path: Path) -> None:
