@@ -62,9 +62,13 @@ def failure_response(error: PlatformError, request_id: str, *, status: int | Non
 
 
 def json_response(value: JsonObject, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Returns a value as a JSON response."""
+    return Response(to_json(value), status, headers, media_type="application/json")
+
+
+def to_json(value: JsonObject) -> bytes:
     """Returns a value as JSON; what JSON does not know is written as text."""
-    body = orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    return Response(body, status, headers, media_type="application/json")
+    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def request_id_of(request: Request) -> str:

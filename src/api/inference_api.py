@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from src.api import schemas
-from src.api.errors import failure_response, json_response
+from src.api.errors import failure_response, json_response, to_json
 from src.core.errors import PayloadTooLargeError, PlatformError, ValidationError
 from src.inference.manager import InferenceManager
 from src.inference.types import InferenceRequest, JsonObject
@@ -46,11 +46,11 @@ class InferEndpoint:
         try:
             body = decode(await self._read(receive))
             answer = await self._run(_request(checked(body), request_id), receive)
-            response = None if answer is None else json_response(answer)
         except PlatformError as exc:
-            response = failure_response(exc, request_id, **_echo(body))
-        if response is not None:
-            await response(scope, receive, send)
+            await failure_response(exc, request_id, **_echo(body))(scope, receive, send)
+            return
+        if answer is not None:
+            await _send_json(send, to_json(answer))
 
     async def _run(self, request: InferenceRequest, receive: Receive) -> JsonObject | None:
         """Returns the answer, or None when nobody is there any more to have it."""
@@ -76,6 +76,12 @@ class InferEndpoint:
             parts.append(part)
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _send_json(send: Send, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class _Watch:

@@ -9,7 +9,6 @@ from typing import Any
 from src.core import metrics
 from src.core.config import Settings
 from src.core.errors import (
-    InferenceTimeoutError,
     InvalidInputError,
     PlatformError,
     ValidationError,
@@ -22,7 +21,7 @@ from src.inference.options import CommonOptions, default_of, validate_options
 from src.inference.registry import ModelRegistry
 from src.inference.types import Answer, InferenceRequest, JsonObject, Provenance, ServableModel
 from src.inference.workers import failures
-from src.inference.workers.base import DeathListener, LoadSpec, Worker, WorkerAnswer
+from src.inference.workers.base import DeathListener, LoadSpec, Worker
 from src.inference.workers.host import NotImportableError, class_reference
 from src.inference.workers.launching import Launcher
 from src.inference.workers.process import ProcessWorker
@@ -152,7 +151,7 @@ class ModelExecutor:
         entry = cache.enter(key, model, load)
         try:
             worker = entry.worker if entry.worker is not None else await cache.loaded(entry)
-            answer = await self._infer(worker, data, options)
+            answer = await worker.infer(data, options, None if "timeout" in options else _DEFAULT_TIMEOUT)
             report = worker.report
         finally:
             cache.leave(entry)
@@ -164,12 +163,6 @@ class ModelExecutor:
             dtype=report.dtype,
         )
         return Answer(answer.result, provenance, [*model.warnings, *answer.warnings])
-
-    async def _infer(self, worker: Worker, data: JsonObject, options: JsonObject) -> WorkerAnswer:
-        if "timeout" in options:
-            return await worker.infer(data, options)
-        async with _bounded(_DEFAULT_TIMEOUT):
-            return await worker.infer(data, options)
 
     async def _load(
         self, model: ServableModel, key: ModelKey, handler_class: type[BaseModelHandler], on_death: DeathListener
@@ -233,10 +226,7 @@ async def _bounded(seconds: Any) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as exc:
-        raise InferenceTimeoutError(
-            f"no answer within {seconds:g} s; the work was stopped. Raise the option 'timeout', or ask for less",
-            details={"timeout_seconds": seconds},
-        ) from exc
+        raise failures.timed_out(seconds) from exc
 
 
 def _wish(options: JsonObject, name: str) -> str | None:

@@ -25,12 +25,20 @@ from tests.tiny_models import tiny_llama
 OURS = ("AIML_", "MLFLOW_", "LAKEFS_", "OLLAMA_", "AWS_", "POSTGRES_")
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def without_settings_of_this_machine() -> Iterator[None]:
     """Leaves the documented settings alone in force."""
-    for name in os.environ:
-        if name.startswith(OURS):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith(OURS)]:
             monkeypatch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_documented_settings() -> Iterator[None]:
+    """Leaves the documented settings alone in force, also for the fixtures of a module."""
+    with without_settings_of_this_machine():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +60,13 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     """The data folder, with the documented names registered: `model` for transformers, the others for ollama."""
     folder = tmp_path_factory.mktemp("documented") / "data"
     folder.mkdir()
+    with without_settings_of_this_machine():
+        register_documented_names(folder, tiny_model)
+    return folder
+
+
+def register_documented_names(folder: Path, tiny_model: Path) -> None:
+    """Registers what the documentation's requests name."""
     models = manager_of(folder)
     models.register_model_to_mlflow(
         "model", "huggingface", tiny_model, {"task": "text-generation", "engine": "transformers"}
@@ -66,13 +81,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
             stage="production",
         )
     models.close()
-    return folder
 
 
 @contextmanager
-def managed(data_dir: Path, registry: ModelRegistry | None = None, **settings: Any) -> Iterator[InferenceManager]:
+def managed(data_dir: Path, **settings: Any) -> Iterator[InferenceManager]:
     """Yields a manager of this process, whose models are loaded in this process too."""
     models = ModelManager(load_settings(data_dir=data_dir, workers={"isolation": "thread"}, **settings))
-    manager = InferenceManager(models, registry or ModelRegistry())
-    yield manager
-    manager.close()
+    manager = InferenceManager(models, ModelRegistry())
+    try:
+        yield manager
+    finally:
+        manager.close()

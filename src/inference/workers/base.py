@@ -67,8 +67,8 @@ class Worker(Protocol):
         """Starts and loads; raises what went wrong. `on_death` is called once if it ends unasked."""
         ...
 
-    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
-        """Answers one request; cancelling the call stops the work within one step."""
+    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
+        """Answers one request; cancelling the call, or `timeout` seconds passing, stops the work within one step."""
         ...
 
     async def unload(self) -> None:

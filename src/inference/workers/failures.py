@@ -5,6 +5,7 @@ from typing import Any
 from src.core import errors
 from src.core.errors import (
     EngineError,
+    InferenceTimeoutError,
     InsufficientMemoryError,
     InvalidInputError,
     ModelNotFoundError,
@@ -36,6 +37,14 @@ def engine_failure(exc: BaseException, engine: str) -> PlatformError:
     if isinstance(exc, FileNotFoundError):
         return ModelNotFoundError(_words(exc))
     return EngineError(f"engine {engine} failed: {_words(exc)}")
+
+
+def timed_out(seconds: float) -> InferenceTimeoutError:
+    """Returns the error of a request whose time has passed."""
+    return InferenceTimeoutError(
+        f"no answer within {seconds:g} s; the work was stopped. Raise the option 'timeout', or ask for less",
+        details={"timeout_seconds": seconds},
+    )
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

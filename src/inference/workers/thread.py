@@ -52,14 +52,18 @@ class ThreadWorker:
             self._jobs.put(None)
             raise
 
-    async def infer(self, data: Any, options: JsonObject) -> WorkerAnswer:
+    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
         """Answers one request; cancelling the call sets what `stop_requested` tells the engine."""
         if self._host is None:
             raise DrainingError("the model was unloaded meanwhile; ask again")
         stop = StopFlag()
         try:
-            answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop))
+            async with asyncio.timeout(timeout):
+                answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop))
             return answer
+        except TimeoutError as exc:
+            stop.set()
+            raise failures.timed_out(timeout or 0) from exc
         except asyncio.CancelledError:
             stop.set()
             raise
