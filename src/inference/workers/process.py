@@ -217,6 +217,9 @@ class ProcessWorker(asyncio.Protocol):
             future.set_result(frame)
 
     def _send(self, frame: bytes) -> None:
+        if self._transport is not None and len(self._pending) < 2:
+            self._transport.write(frame)  # to an idle worker, at once
+            return
         # One write a turn of the loop, however many requests came in it.
         if not self._outbox:
             asyncio.get_running_loop().call_soon(self._flush)
