@@ -17,7 +17,14 @@ from src.core.errors import (
 )
 from src.inference.engines.ollama.catalogue import full_name
 from src.inference.engines.ollama.client import checked, error_for, translated
-from src.inference.engines.ollama.translation import model_options, option_warnings, raw_answer, request_body
+from src.inference.engines.ollama.translation import (
+    model_options,
+    option_warnings,
+    raw_answer,
+    repeated,
+    request_body,
+    together,
+)
 from src.inference.options import OllamaOptions, default_of
 
 MESSAGES = [{"role": "user", "content": "你好"}]
@@ -27,7 +34,6 @@ IMPOSSIBLE = {
     "early_stopping": True,
     "length_penalty": 2.0,
     "no_repeat_ngram_size": 3,
-    "num_return_sequences": 2,
     "pad_token_id": 0,
     "eos_token_id": 2,
 }
@@ -106,7 +112,7 @@ def test_option_of_the_same_name_passes_through(name: str, value: Any) -> None:
 
 
 def test_the_tables_here_name_every_option() -> None:
-    ours = {"timeout", "stream"}  # the executor's business
+    ours = {"timeout", "stream", "num_return_sequences"}  # the executor's business, and the engine's
     assert NOT_DEFAULT.keys() | ours == OllamaOptions.model_fields.keys()
 
 
@@ -254,3 +260,21 @@ def test_httpx_errors_become_ours(raised: httpx.HTTPError, kind: type[PlatformEr
 def test_unreachable_and_died_may_be_tried_again() -> None:
     assert translated(httpx.ConnectError("refused"), "http://o").retryable
     assert error_for(500, "llama runner process has terminated").retryable
+
+
+def test_several_sequences_have_seeds_of_their_own() -> None:
+    body = {"model": "m", "options": {"seed": 5}}
+    assert [each["options"]["seed"] for each in repeated(body, 3)] == [5, 6, 7]
+    assert repeated({"model": "m", "options": {}}, 2) == [{"model": "m", "options": {}}] * 2
+
+
+def test_several_answers_become_one() -> None:
+    raws = [
+        {"response": "a", "metadata": {"tokens": 2, "finish_reason": "stop"}, "warnings": ["cut"]},
+        {"response": "b", "metadata": {"tokens": 3, "finish_reason": "length"}, "warnings": ["cut"]},
+    ]
+    assert together(raws) == {
+        "response": ["a", "b"],
+        "metadata": {"tokens": 5, "finish_reason": "stop"},
+        "warnings": ["cut"],
+    }

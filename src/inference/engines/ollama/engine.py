@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -128,14 +129,17 @@ class OllamaEngine(BaseEngine):
         self, client: http.OllamaClient, model: ServableModel, name: str, inputs: Any, options: JsonObject
     ) -> JsonObject:
         path, body = translation.request_body(name, inputs, options)
+        # Ollama answers with one sequence; several are asked for one by one, side by side.
+        bodies = translation.repeated(body, options.get("num_return_sequences", 1))
         try:
-            answer = await client.post(path, body)
+            answers = await _all(client.post(path, each) for each in bodies)
         except ModelNotFoundError:
             # Deleted behind our back since the last look.
             self._connected()[1].forget()
             await self._present(model, name)
-            answer = await client.post(path, body)
-        return translation.raw_answer(answer, body["options"]["num_ctx"])
+            answers = await _all(client.post(path, each) for each in bodies)
+        num_ctx = body["options"]["num_ctx"]
+        return translation.together([translation.raw_answer(answer, num_ctx) for answer in answers])
 
     async def _pull(self, name: str) -> None:
         task = self._pulls.get(name)
@@ -166,6 +170,24 @@ class OllamaEngine(BaseEngine):
             + ("" if self.config["auto_pull"] else " (ollama.auto_pull is off in engines_config.yaml)"),
             details={"ollama_model": name, "ollama_has": has[:50]},
         )
+
+
+async def _all(requests: Iterable[Coroutine[Any, Any, JsonObject]]) -> list[JsonObject]:
+    """Awaits requests side by side; the first failure stops the others."""
+    first, *others = requests
+    if not others:
+        return [await first]
+    async with _first_failure(), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(request) for request in (first, *others)]
+    return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def _first_failure() -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def ollama_name(model: ServableModel) -> str:

@@ -34,7 +34,6 @@ _IMPOSSIBLE = {
     "early_stopping": "Ollama has no beam search",
     "length_penalty": "Ollama has no beam search",
     "no_repeat_ngram_size": "Ollama cannot forbid repeated n-grams",
-    "num_return_sequences": "Ollama answers with one sequence",
     "pad_token_id": "Ollama keeps to the model's own tokens",
     "eos_token_id": "Ollama keeps to the model's own tokens; 'stop' takes texts",
 }
@@ -93,6 +92,28 @@ def option_warnings(options: JsonObject) -> list[str]:
     if "repeat_penalty" in options and "repetition_penalty" in options:
         warnings.append("option 'repeat_penalty' is used; 'repetition_penalty' has no effect beside it")
     return warnings
+
+
+def repeated(body: JsonObject, times: int) -> list[JsonObject]:
+    """Returns a body so many times; with a seed each has the next one, or all would answer alike."""
+    seed = body["options"].get("seed")
+    if times == 1 or seed is None:
+        return [body] * times
+    return [{**body, "options": {**body["options"], "seed": seed + number}} for number in range(times)]
+
+
+def together(raws: list[JsonObject]) -> JsonObject:
+    """Returns several raw answers as one: all texts, the tokens added up, each warning once."""
+    if len(raws) == 1:
+        return raws[0]
+    first = raws[0]
+    tokens = sum(raw["metadata"]["tokens"] for raw in raws)
+    warnings = list(dict.fromkeys(warning for raw in raws for warning in raw.get("warnings", [])))
+    answer: JsonObject = {
+        "response": [raw["response"] for raw in raws],
+        "metadata": {**first["metadata"], "tokens": tokens},
+    }
+    return {**answer, "warnings": warnings} if warnings else answer
 
 
 def raw_answer(body: JsonObject, num_ctx: int) -> JsonObject:
