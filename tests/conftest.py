@@ -1,7 +1,8 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -24,3 +25,25 @@ def postgresql_uri() -> Iterator[str]:
 def anyio_backend() -> str:
     """The service runs on asyncio, so the async tests do."""
     return "asyncio"
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keeps a measured figure; all of them are printed at the end of the run, whichever process measured them."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints the figures."""
+    reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    figures = [
+        f"{report.nodeid}: {value}"
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)

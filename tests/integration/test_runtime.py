@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tests.integration.conftest import manager_of
 from tests.integration.test_processes import BUSY
 from tests.service import Service, children_of, command_line, is_alive, process_state, running_service, wait_until
 from tests.tiny_models import tiny_llama
+
+Figure = Callable[[str], None]
 
 TAGS = {"task": "text-generation", "engine": "transformers"}
 MODELS = [f"model-{number}" for number in range(10)]
@@ -95,7 +97,7 @@ def test_a_death_mid_request_concerns_that_model_alone(service: Service) -> None
     assert set(seen) == {200}
 
 
-def test_fifty_cancelled_clients_leave_an_idle_worker(service: Service) -> None:
+def test_fifty_cancelled_clients_leave_an_idle_worker(service: Service, figure: Figure) -> None:
     model = MODELS[4]
     before = _requests_per_second(service, model)
     body = {
@@ -114,9 +116,9 @@ def test_fifty_cancelled_clients_leave_an_idle_worker(service: Service) -> None:
         list(pool.map(leave, range(50)))
     left = time.monotonic()
     wait_until(lambda: _inside(service, model) == 0, 10, "the worker to be idle")
-    print(f"idle {time.monotonic() - left:.2f} s after the last of fifty clients left")
+    figure(f"idle {time.monotonic() - left:.2f} s after the last of fifty clients left")
     after = _requests_per_second(service, model)
-    print(f"{before:.0f} requests/s before, {after:.0f} after")
+    figure(f"{before:.0f} requests/s before, {after:.0f} after")
     assert after > before / 3
 
 
@@ -204,7 +206,7 @@ def test_a_model_that_dies_at_every_load_is_quarantined_and_says_why(data_dir: P
 
 
 @pytest.mark.slow
-def test_ten_models_under_a_budget_for_three(data_dir: Path) -> None:
+def test_ten_models_under_a_budget_for_three(data_dir: Path, figure: Figure) -> None:
     seed, seconds, clients = 11, 60, 16
     with running_service(data_dir, AIML_MEMORY_BUDGET="1800MB", AIML_CACHE__MAX_SIZE="10") as service:
         right = {model: _text(service, model) for model in MODELS}
@@ -234,7 +236,7 @@ def test_ten_models_under_a_budget_for_three(data_dir: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join(seconds + 120)
-        print(f"seed {seed}, {clients} clients, {seconds} s: {dict(statuses)}")
+        figure(f"seed {seed}, {clients} clients, {seconds} s: {dict(statuses)}")
         assert not any(thread.is_alive() for thread in threads), "a client hangs"
         assert wrong == []
         assert above == []
@@ -243,7 +245,7 @@ def test_ten_models_under_a_budget_for_three(data_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_load_cycles_leave_the_memory_as_it_was(data_dir: Path) -> None:
+def test_a_hundred_load_cycles_leave_the_memory_as_it_was(data_dir: Path, figure: Figure) -> None:
     with running_service(data_dir) as service:
         for _ in range(10):
             _cycle(service)
@@ -251,7 +253,7 @@ def test_a_hundred_load_cycles_leave_the_memory_as_it_was(data_dir: Path) -> Non
         for _ in range(100):
             _cycle(service)
         after = _resident(service)
-        print(f"gateway and preloader, PSS: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after 100 cycles")
+        figure(f"gateway and preloader, PSS: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after 100 cycles")
         assert after < before * 1.1
         wait_until(lambda: service.workers() == [], 5, "the workers to be gone")
         assert all(process_state(pid) is None or is_alive(pid) for pid in _family(service))
