@@ -1,7 +1,7 @@
 """ModelExecutor: one (task, engine). Resolves the model, holds it, submits the request to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ class Runtime:
     catalog: ModelCatalog
     cache: ModelCache
     launcher: Launcher
+    on_host: Callable[[str | None], bool]
 
 
 class ModelExecutor:
@@ -184,8 +185,9 @@ class ModelExecutor:
         metrics.model_loads.inc()
         if engine and handler and workers.isolation == "process":
             modules = self.engine.preload_modules([path] if path else [])
+            fork = self._runtime.on_host(key.device)
             worker: Worker = ProcessWorker(
-                lambda connection: self._runtime.launcher.launch(connection, modules),
+                lambda connection: self._runtime.launcher.launch(connection, modules, fork=fork),
                 start_timeout=workers.start_timeout,
                 load_timeout=workers.load_timeout,
                 max_batch_size=self._runtime.settings.queue.max_batch_size,

@@ -29,6 +29,7 @@ from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
 from src.inference.stats import InferenceStats
 from src.inference.types import Answer, InferenceRequest, JsonObject, failure_envelope, success_envelope
+from src.inference.workers import buffers
 from src.inference.workers.launching import Launcher
 from src.inference.workers.supervision import Supervisor
 
@@ -130,6 +131,7 @@ class InferenceManager:
         self._loop.bind(asyncio.get_running_loop())
         self._draining = False
         loop = asyncio.get_running_loop()
+        buffers.sweep()
         # MLflow's import leaves a million objects behind: a collection that walks them stops every request.
         in_background(self._models.registry.start, settle_memory)
         if self.settings.workers.preload != "never":
@@ -281,7 +283,7 @@ class InferenceManager:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return Runtime(self.settings, self._registry, self._catalog, self.cache, self.launcher)
+        return Runtime(self.settings, self._registry, self._catalog, self.cache, self.launcher, self.admission.on_host)
 
     def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Starts the preloader with what the production versions need; runs in a thread."""

@@ -90,6 +90,11 @@ class MemoryAdmission:
         """Returns the bytes booked for a model; None where none are."""
         return next((held.bytes for held in self._ledger.reservations() if held.key is entry), None)
 
+    def on_host(self, device: str | None) -> bool:
+        """Whether a load that asks for `device` will run on the CPU; only then may its worker be forked."""
+        wish = device or self._default_device
+        return wish == "cpu" or (wish == "auto" and self._gpus.devices()[0].name == "cpu")
+
     def report(self) -> JsonObject:
         """Returns, per device, what there is, what is free, what is booked and the budget, in bytes."""
         return {

@@ -21,6 +21,7 @@ def loaded_model(cache: ModelCache, entry: LoadedModel) -> JsonObject:
         "memory_bytes": worker.memory_bytes() if worker else None,
         "loads": cache.loads.get(entry.key, 0),
         "load_seconds": entry.load_seconds,
+        "engine_load_seconds": worker.report.seconds if worker else None,
         "in_flight": min(in_flight, 1),
         "queued": max(in_flight - 1, 0) if worker else entry.in_use,
         "idle_seconds": entry.idle_seconds,

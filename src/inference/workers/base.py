@@ -29,12 +29,16 @@ class LoadSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a worker says of the model that it has loaded; `parameter_bytes` is None where unknown."""
+    """What a worker says of the model that it has loaded; `parameter_bytes` is None where unknown.
+
+    `seconds`: how long the engine itself took to load it.
+    """
 
     device: str | None
     dtype: str | None
     engine_version: str | None
     parameter_bytes: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

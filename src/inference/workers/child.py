@@ -21,7 +21,7 @@ from src.inference.types import JsonObject
 from src.inference.workers import failures
 from src.inference.workers.base import LoadSpec, WorkerAnswer
 from src.inference.workers.host import ModelHost, NotImportableError, import_class
-from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
+from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, encode_any, hello
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class WorkerLoop:
 
     def _load(self, frame: Frame) -> bytes:
         try:
-            value = frame.json()
+            value = frame.value()
             for entry in value["import_path"]:
                 if entry not in sys.path:
                     sys.path.append(entry)
@@ -138,8 +138,8 @@ class WorkerLoop:
             if frame.id in self._cancelled:
                 self._cancelled.discard(frame.id)
             else:
-                value = frame.json()
-                if requests and value["options"] != requests[0][1]:
+                value = frame.value()
+                if requests and not _same(value["options"], requests[0][1]):
                     self._inbox.appendleft(frame)
                     break
                 frames.append(frame)
@@ -155,13 +155,20 @@ class WorkerLoop:
         return self._cancelled.issuperset(ids)
 
 
+def _same(left: JsonObject, right: JsonObject) -> bool:
+    try:
+        return left == right
+    except ValueError:
+        return False  # arrays do not say
+
+
 def _reply(request_id: int, answer: WorkerAnswer | PlatformError) -> bytes:
     if isinstance(answer, PlatformError):
         return _failure(request_id, answer)
     try:
-        return encode(Kind.RESULT, request_id, {"result": answer.result, "warnings": answer.warnings})
+        return encode_any(Kind.RESULT, request_id, {"result": answer.result, "warnings": answer.warnings})[0]
     except TypeError as exc:
-        return _failure(request_id, EngineError(f"the result is no JSON value: {exc}"))
+        return _failure(request_id, EngineError(f"the result is no JSON value, bytes or array: {exc}"))
 
 
 def _failure(request_id: int, exc: Exception) -> bytes:

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import sysconfig
+import time
 from typing import Any
 
 from src.core.errors import EngineError, PlatformError
@@ -31,6 +32,7 @@ class ModelHost:
     def load(self) -> LoadReport:
         """Loads the model; raises a `PlatformError` that says why it could not."""
         spec, (engine_class, handler_class) = self._spec, self._classes
+        started = time.perf_counter()
         try:
             self._handler = handler_class()
             self._engine = engine_class(spec.engine_config) if spec.engine_config else engine_class()
@@ -50,6 +52,7 @@ class ModelHost:
             dtype=seen.get("dtype"),
             engine_version=self._engine.version(),
             parameter_bytes=seen.get("parameter_bytes"),
+            seconds=time.perf_counter() - started,
         )
 
     def infer(self, data: Any, options: JsonObject, stop: StopCheck) -> WorkerAnswer:

@@ -262,8 +262,13 @@ class Launcher:
         if self._preload != "never":
             self.preloader.start(modules)
 
-    async def launch(self, connection: socket.socket, modules: Sequence[str]) -> WorkerProcess:
-        """Returns a process that serves `connection`; `modules` are what its engine wants imported."""
+    async def launch(self, connection: socket.socket, modules: Sequence[str], *, fork: bool = True) -> WorkerProcess:
+        """Returns a process that serves `connection`; `modules` are what its engine wants imported.
+
+        `fork=False` for a model that goes onto a GPU: CUDA does not survive a fork.
+        """
+        if not fork:
+            return start_fresh(connection)
         if modules:
             self.warm(modules)
         if self.preloader.state == "ready" or (modules and self.preloader.state == "starting"):

@@ -1,8 +1,9 @@
 """The frames between the service and a worker process.
 
 A frame is a header of 13 bytes, big-endian (length of the body: u32, kind: u8, request id: u64), and the
-body: JSON. The first frame each side sends is HELLO with the protocol version. Frames may arrive in
-any cut; anything that breaks these rules raises `ProtocolError`, and the connection is given up.
+body: JSON, or a packed body (see `buffers`) where the kind's highest bit is set. The first frame each side
+sends is HELLO with the protocol version. Frames may arrive in any cut; anything that breaks these rules
+raises `ProtocolError`, and the connection is given up.
 """
 
 import struct
@@ -12,9 +13,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from src.inference.workers import buffers
+
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct(">IBQ")
 MAX_BODY = 1 << 30
+PACKED = 0x80
 
 
 class Kind(IntEnum):
@@ -35,13 +39,14 @@ class Frame(NamedTuple):
     kind: Kind
     id: int
     body: bytes
+    packed: bool = False
 
-    def json(self) -> Any:
-        """Returns the body's value."""
+    def value(self) -> Any:
+        """Returns the body's value; arrays in shared memory can be taken once."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError as exc:
-            raise ProtocolError(f"the body of a {self.kind.name} frame is no JSON") from exc
+            return buffers.unpack(self.body) if self.packed else orjson.loads(self.body)
+        except (ValueError, KeyError, TypeError, struct.error) as exc:
+            raise ProtocolError(f"the body of a {self.kind.name} frame cannot be read: {exc}") from exc
 
 
 class ProtocolError(Exception):
@@ -50,8 +55,17 @@ class ProtocolError(Exception):
 
 def encode(kind: Kind, request_id: int = 0, value: Any = None) -> bytes:
     """Returns a frame's bytes; raises TypeError for a value that JSON cannot hold."""
-    body = b"" if value is None else orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    body = b"" if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     return HEADER.pack(len(body), kind, request_id) + body
+
+
+def encode_any(kind: Kind, request_id: int, value: Any) -> tuple[bytes, list[str]]:
+    """Returns a frame for a value with arrays or bytes too, and the shared files that it names."""
+    try:
+        return encode(kind, request_id, value), []
+    except TypeError:
+        body, files = buffers.pack(value)
+        return HEADER.pack(len(body), kind | PACKED, request_id) + body, files
 
 
 class Decoder:
@@ -64,7 +78,8 @@ class Decoder:
         """Yields the frames completed by `data`."""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
-            length, kind, request_id = HEADER.unpack_from(self._buffer)
+            length, marked, request_id = HEADER.unpack_from(self._buffer)
+            kind = marked & ~PACKED
             if length > MAX_BODY or kind not in Kind._value2member_map_:
                 raise ProtocolError(f"garbled frame header (kind {kind}, length {length})")
             end = HEADER.size + length
@@ -72,7 +87,7 @@ class Decoder:
                 return
             body = bytes(memoryview(self._buffer)[HEADER.size : end])
             del self._buffer[:end]
-            yield Frame(Kind(kind), request_id, body)
+            yield Frame(Kind(kind), request_id, body, bool(marked & PACKED))
 
 
 def hello() -> bytes:
@@ -82,7 +97,7 @@ def hello() -> bytes:
 
 def check_hello(frame: Frame) -> None:
     """Raises `ProtocolError` unless the frame is a HELLO of this version."""
-    value = frame.json() if frame.kind is Kind.HELLO else None
+    value = frame.value() if frame.kind is Kind.HELLO else None
     spoken = value.get("protocol") if isinstance(value, dict) else value
     if spoken != PROTOCOL_VERSION:
         raise ProtocolError(f"protocol version {spoken}, expected {PROTOCOL_VERSION}")

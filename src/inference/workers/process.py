@@ -17,12 +17,12 @@ from src.core.errors import (
 )
 from src.core.memory import KernelWatch, process_memory
 from src.inference.types import JsonObject
-from src.inference.workers import failures
+from src.inference.workers import buffers, failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
 from src.inference.workers.child import NOT_IMPORTABLE
 from src.inference.workers.host import NotImportableError, import_path
 from src.inference.workers.launching import WorkerProcess
-from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, hello
+from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, encode_any, hello
 
 kernel_watch = KernelWatch()
 """Looked at every few seconds by whoever sweeps, so that an old kill is not blamed for a new death."""
@@ -81,7 +81,7 @@ class ProcessWorker(asyncio.Protocol):
         except BaseException:
             self._kill()
             raise
-        self.report = LoadReport(**answer.json())
+        self.report = LoadReport(**answer.value())
         self._on_death = on_death
 
     async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
@@ -89,8 +89,8 @@ class ProcessWorker(asyncio.Protocol):
         try:
             frame = await self._ask(Kind.INFER, {"data": data, "options": options}, timeout)
         except TypeError as exc:
-            raise ValidationError(f"data and options must be JSON values: {exc}") from exc
-        value = frame.json()
+            raise ValidationError(f"data and options must hold JSON values, bytes or arrays: {exc}") from exc
+        value = frame.value()
         return WorkerAnswer(value["result"], value["warnings"])
 
     async def unload(self) -> None:
@@ -175,7 +175,7 @@ class ProcessWorker(asyncio.Protocol):
         if self._death is not None:
             raise self._death
         request_id = next(self._ids)
-        frame = encode(kind, request_id, value)
+        frame, files = encode_any(kind, request_id, value)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Frame] = loop.create_future()
         self._pending[request_id] = future
@@ -191,6 +191,8 @@ class ProcessWorker(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             self._pending.pop(request_id, None)
+            if files:
+                buffers.discard(files)
 
     def _expire(self, request_id: int, seconds: float) -> None:
         future = self._pending.get(request_id)
@@ -212,7 +214,7 @@ class ProcessWorker(asyncio.Protocol):
         if future is None or future.done():
             return  # its caller has left
         if frame.kind is Kind.ERROR:
-            future.set_exception(_error(frame.json()))
+            future.set_exception(_error(frame.value()))
         else:
             future.set_result(frame)
 

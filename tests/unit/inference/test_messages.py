@@ -41,13 +41,13 @@ def test_any_cut_of_the_stream_gives_the_same_frames(sent: list[tuple[Kind, int,
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     received = decoded(*parts)
     assert [(frame.kind, frame.id) for frame in received] == [(kind, number) for kind, number, _ in sent]
-    assert [frame.json() if frame.body else None for frame in received] == [value for _, _, value in sent]
+    assert [frame.value() if frame.body else None for frame in received] == [value for _, _, value in sent]
 
 
 def test_byte_by_byte() -> None:
     stream = encode(Kind.INFER, 7, {"data": "你好"}) + encode(Kind.CANCEL, 7)
     (infer, cancel) = decoded(*(stream[i : i + 1] for i in range(len(stream))))
-    assert (infer.kind, infer.id, infer.json()) == (Kind.INFER, 7, {"data": "你好"})
+    assert (infer.kind, infer.id, infer.value()) == (Kind.INFER, 7, {"data": "你好"})
     assert cancel == Frame(Kind.CANCEL, 7, b"")
 
 
@@ -55,7 +55,7 @@ def test_a_frame_is_told_once_its_last_byte_is_there() -> None:
     stream = encode(Kind.RESULT, 1, [1, 2])
     decoder = Decoder()
     assert list(decoder.feed(stream[:-1])) == []
-    assert [frame.json() for frame in decoder.feed(stream[-1:])] == [[1, 2]]
+    assert [frame.value() for frame in decoder.feed(stream[-1:])] == [[1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_a_garbled_header_is_a_protocol_error(header: bytes) -> None:
 
 def test_frames_before_the_garbled_one_are_told() -> None:
     frames = Decoder().feed(encode(Kind.RESULT, 1, 5) + b"\xff" * HEADER.size)
-    assert next(frames).json() == 5
+    assert next(frames).value() == 5
     with pytest.raises(ProtocolError):
         next(frames)
 
 
 def test_a_body_that_is_no_json_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="body of a RESULT frame"):
-        Frame(Kind.RESULT, 1, b"{").json()
+        Frame(Kind.RESULT, 1, b"{").value()
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 2**64, "\ud800"])

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from src.core.errors import (
@@ -176,7 +177,7 @@ async def test_requests_inside_are_counted(obedient: ProcessWorker) -> None:
         ({}, InvalidInputError, "missing field 'do'"),
         ({"do": "fail"}, EngineError, "engine ObedientEngine failed: RuntimeError: broken on purpose"),
         ({"do": "unspeakable"}, EngineError, "not JSON serializable"),
-        ({"do": object()}, ValidationError, "data and options must be JSON values"),
+        ({"do": object()}, ValidationError, "data and options must hold JSON values, bytes or arrays"),
     ],
 )
 async def test_a_failed_request_leaves_the_worker_alone(
@@ -361,3 +362,14 @@ def test_a_class_made_in_a_function_has_none() -> None:
 @pytest.mark.parametrize("module", ["__main__", "a_module_that_nobody_imported"])
 def test_a_class_of_a_script_or_a_notebook_has_none(module: str) -> None:
     assert class_reference(type("CustomHandler", (BaseModelHandler,), {"__module__": module})) is None
+
+
+@pytest.mark.parametrize("size", [3, 1 << 19], ids=["small", "shared memory"])
+async def test_arrays_and_bytes_go_both_ways(size: int) -> None:
+    worker = await loaded(obedient_spec())
+    array = np.arange(size, dtype=np.float64)
+    answer = await worker.infer({"do": "echo", "say": {"array": array, "raw": b"\x00\xff"}}, {})
+    said = answer.result["response"]
+    assert np.array_equal(said["array"], array)
+    assert said["raw"] == b"\x00\xff"
+    await worker.unload()

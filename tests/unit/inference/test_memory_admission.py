@@ -1,0 +1,74 @@
+"""MemoryAdmission: what is booked for a load, and where it will run."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.core.gpu_manager import Device
+from src.inference.admission import PeakRecords
+from src.inference.memory_admission import MemoryAdmission
+from src.inference.workers import launching
+from src.inference.workers.launching import Launcher
+
+pytestmark = pytest.mark.anyio
+
+GB = 10**9
+
+
+class Machine:
+    """A GpuManager of a machine with these devices."""
+
+    budget_bytes = None
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def devices(self) -> list[Device]:
+        return [Device(name, 8 * GB, 4 * GB, name) for name in self._names]
+
+    def free_bytes(self, device: str) -> int:
+        return 4 * GB
+
+
+def admission(tmp_path: Path, *devices: str, device: str = "auto") -> MemoryAdmission:
+    async def files(model: Any) -> Path | None:
+        return None
+
+    machine: Any = Machine(*devices)
+    return MemoryAdmission(machine, PeakRecords(tmp_path / "peaks.json"), files, device=device)
+
+
+@pytest.mark.parametrize(
+    ("devices", "configured", "asked", "on_host"),
+    [
+        (("cpu",), "auto", None, True),
+        (("cuda:0", "cpu"), "auto", None, False),
+        (("cuda:0", "cpu"), "auto", "cpu", True),
+        (("cuda:0", "cpu"), "cpu", None, True),
+        (("cuda:0", "cpu"), "cpu", "cuda:0", False),
+    ],
+)
+def test_only_what_runs_on_the_host_may_be_forked(
+    tmp_path: Path, devices: tuple[str, ...], configured: str, asked: str | None, on_host: bool
+) -> None:
+    assert admission(tmp_path, *devices, device=configured).on_host(asked) is on_host
+
+
+async def test_a_model_for_a_gpu_starts_afresh_beside_a_ready_preloader(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ready:
+        state = "ready"
+
+        async def fork(self, connection: socket.socket) -> str:
+            return "forked"
+
+        def start(self, modules: list[str]) -> None: ...
+
+    launcher: Any = Launcher("auto")
+    launcher.preloader = Ready()
+    monkeypatch.setattr(launching, "start_fresh", lambda connection: "fresh")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert await launcher.launch(theirs, ["torch"]) == "forked"
+        assert await launcher.launch(theirs, ["torch"], fork=False) == "fresh"
