@@ -35,6 +35,15 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ollama: 
         yield running
 
 
+@pytest.fixture
+def own_data_dir(tmp_path: Path, tiny_model: Path) -> Path:
+    """A data folder of the test's own with `tiny` registered."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    register_models(data_dir, tiny_model)
+    return data_dir
+
+
 def register_models(data_dir: Path, tiny_model: Path) -> None:
     """Registers models beside the running service, as the Python door does."""
     models = manager_of(data_dir)

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.integration.conftest import register_models
 from tests.service import ROOT, Service, environment, is_alive, running_service, wait_until
 
@@ -32,29 +30,20 @@ def test_a_killed_worker_fails_its_requests_as_retryable_and_the_next_succeeds(s
     assert _worker_of(service, "tiny") != pid
 
 
-@pytest.fixture
-def own_service_dir(tmp_path: Path, tiny_model: Path) -> Path:
-    """A data folder of the test's own with `tiny` registered."""
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    register_models(data_dir, tiny_model)
-    return data_dir
-
-
-def test_sigkill_of_the_service_leaves_no_worker_and_the_next_start_works(own_service_dir: Path) -> None:
-    with running_service(own_service_dir) as service:
+def test_sigkill_of_the_service_leaves_no_worker_and_the_next_start_works(own_data_dir: Path) -> None:
+    with running_service(own_data_dir) as service:
         assert service.infer("tiny", max_new_tokens=1).status_code == 200
         workers = service.workers()
         assert workers
         service.process.kill()
         service.process.wait()
         wait_until(lambda: not any(is_alive(pid) for pid in workers), 5, "the workers to be gone")
-    with running_service(own_service_dir) as service:
+    with running_service(own_data_dir) as service:
         assert service.infer("tiny", max_new_tokens=1).status_code == 200
 
 
-def test_a_worker_in_the_middle_of_a_generation_goes_with_the_service(own_service_dir: Path) -> None:
-    with running_service(own_service_dir) as service, concurrent.futures.ThreadPoolExecutor() as pool:
+def test_a_worker_in_the_middle_of_a_generation_goes_with_the_service(own_data_dir: Path) -> None:
+    with running_service(own_data_dir) as service, concurrent.futures.ThreadPoolExecutor() as pool:
         service.infer("tiny", max_new_tokens=1)
         workers = service.workers()
         pool.submit(service.infer, "tiny", **BUSY)
@@ -63,19 +52,19 @@ def test_a_worker_in_the_middle_of_a_generation_goes_with_the_service(own_servic
         wait_until(lambda: not any(is_alive(pid) for pid in workers), 5, "the workers to be gone")
 
 
-def test_an_orderly_stop_leaves_no_worker(own_service_dir: Path) -> None:
-    with running_service(own_service_dir) as service:
+def test_an_orderly_stop_leaves_no_worker(own_data_dir: Path) -> None:
+    with running_service(own_data_dir) as service:
         service.infer("tiny", max_new_tokens=1)
         workers = service.workers()
     assert service.process.returncode in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent
     wait_until(lambda: not any(is_alive(pid) for pid in workers), 5, "the workers to be gone")
 
 
-def test_two_services_beside_each_other(tmp_path: Path, own_service_dir: Path, tiny_model: Path) -> None:
+def test_two_services_beside_each_other(tmp_path: Path, own_data_dir: Path, tiny_model: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     register_models(other, tiny_model)
-    with running_service(own_service_dir) as one, running_service(other) as two:
+    with running_service(own_data_dir) as one, running_service(other) as two:
         assert one.infer("tiny", max_new_tokens=1).status_code == 200
         assert two.infer("tiny", max_new_tokens=1).status_code == 200
 

@@ -4,29 +4,17 @@ import sqlite3
 import time
 from pathlib import Path
 
-import pytest
-
-from tests.integration.conftest import register_models
 from tests.service import Service, running_service, wait_until
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path, tiny_model: Path) -> Path:
-    """A data folder with `tiny` registered."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    register_models(folder, tiny_model)
-    return folder
 
 
 def status(service: Service) -> str:
     return str(service.get("/inference/health").json()["status"])
 
 
-def test_a_missing_registry_is_not_made_anew_and_recovers_when_it_is_back(data_dir: Path) -> None:
-    database, away = data_dir / "mlflow.db", data_dir / "mlflow.db.away"
+def test_a_missing_registry_is_not_made_anew_and_recovers_when_it_is_back(own_data_dir: Path) -> None:
+    database, away = own_data_dir / "mlflow.db", own_data_dir / "mlflow.db.away"
     database.rename(away)
-    with running_service(data_dir) as service:
+    with running_service(own_data_dir) as service:
         answer = service.infer("tiny", max_new_tokens=1).json()
         assert answer["success"], answer
         assert answer["provenance"]["version"] == "1"
@@ -40,10 +28,10 @@ def test_a_missing_registry_is_not_made_anew_and_recovers_when_it_is_back(data_d
         assert "warnings" not in service.infer("tiny", max_new_tokens=1).json()
 
 
-def test_a_locked_registry_does_not_keep_requests_waiting(data_dir: Path) -> None:
-    with running_service(data_dir) as service:
+def test_a_locked_registry_does_not_keep_requests_waiting(own_data_dir: Path) -> None:
+    with running_service(own_data_dir) as service:
         service.infer("tiny", max_new_tokens=1)
-        lock = sqlite3.connect(data_dir / "mlflow.db", isolation_level=None)
+        lock = sqlite3.connect(own_data_dir / "mlflow.db", isolation_level=None)
         try:
             lock.execute("BEGIN EXCLUSIVE")
             started = time.monotonic()
@@ -53,17 +41,17 @@ def test_a_locked_registry_does_not_keep_requests_waiting(data_dir: Path) -> Non
             lock.close()
 
 
-def test_readiness_fails_only_for_models_listed_as_required(data_dir: Path) -> None:
-    with running_service(data_dir, AIML_REQUIRED_MODELS="tiny") as service:
+def test_readiness_fails_only_for_models_listed_as_required(own_data_dir: Path) -> None:
+    with running_service(own_data_dir, AIML_REQUIRED_MODELS="tiny") as service:
         assert service.get("/readyz").status_code == 200
-    with running_service(data_dir, AIML_REQUIRED_MODELS="tiny,ghost") as service:
+    with running_service(own_data_dir, AIML_REQUIRED_MODELS="tiny,ghost") as service:
         response = service.get("/readyz")
         assert response.status_code == 503
         assert "ghost" in response.json()["reason"]
 
 
-def test_health_answers_while_the_registry_comes_up(data_dir: Path) -> None:
+def test_health_answers_while_the_registry_comes_up(own_data_dir: Path) -> None:
     started = time.monotonic()
-    with running_service(data_dir) as service:
+    with running_service(own_data_dir) as service:
         assert service.get("/inference/health").status_code == 200
         assert time.monotonic() - started < 30

@@ -16,6 +16,7 @@ import pytest
 
 from src.core.errors import (
     EngineError,
+    InsufficientMemoryError,
     InvalidInputError,
     ModelLoadError,
     ModelNotFoundError,
@@ -29,7 +30,7 @@ from src.inference.models.text_generation import TextGenerationHandler
 from src.inference.workers.base import LoadSpec
 from src.inference.workers.host import NotImportableError, class_reference, import_class
 from src.inference.workers.launching import WorkerProcess, start_fresh
-from src.inference.workers.process import ProcessWorker
+from src.inference.workers.process import ProcessWorker, kernel_watch
 from tests.light_engines import ObedientEngine, obedient_spec
 from tests.service import is_alive, wait_until
 from tests.tiny_models import tiny_llama
@@ -362,6 +363,17 @@ def test_a_class_made_in_a_function_has_none() -> None:
 @pytest.mark.parametrize("module", ["__main__", "a_module_that_nobody_imported"])
 def test_a_class_of_a_script_or_a_notebook_has_none(module: str) -> None:
     assert class_reference(type("CustomHandler", (BaseModelHandler,), {"__module__": module})) is None
+
+
+async def test_a_process_that_the_kernel_killed_for_memory_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await loaded(obedient_spec())
+    request = asyncio.create_task(worker.infer({"do": "wait_for_stop"}, {}))
+    await asyncio.sleep(0.1)
+    monkeypatch.setattr(kernel_watch, "look", lambda: True)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(InsufficientMemoryError, match="clear the cache"):
+        await request
+    await worker.unload()
 
 
 @pytest.mark.parametrize("size", [3, 1 << 19], ids=["small", "shared memory"])
