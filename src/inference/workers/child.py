@@ -41,6 +41,8 @@ class WorkerLoop:
         self._cancelled: set[int] = set()
         self._host: ModelHost | None = None
         self._max_batch = 1
+        # On a single core whoever lingers keeps the service from making the next request.
+        self._linger_seconds = LINGER_SECONDS if cores() > 1 else 0.0
 
     def run(self) -> NoReturn:
         """Reads and answers; never returns."""
@@ -65,7 +67,7 @@ class WorkerLoop:
         Waking a sleeping core takes as long as a small model's answer: a third of the requests per second
         of a single caller.
         """
-        end = time.perf_counter() + LINGER_SECONDS
+        end = time.perf_counter() + self._linger_seconds
         while not self._inbox and time.perf_counter() < end:
             self._read(socket.MSG_DONTWAIT)
             os.sched_yield()
@@ -193,6 +195,11 @@ def main(descriptor: int) -> NoReturn:
 def serve(connection: socket.socket) -> NoReturn:
     """Serves a connection to its end; never returns."""
     WorkerLoop(connection).run()
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def die_with_parent() -> None:
