@@ -65,7 +65,7 @@ def test_a_file_locked_between_check_and_use_is_not_waited_for_either(served: Ml
         with pytest.raises(RegistryUnavailableError, match="database is locked"):
             served.versions("model")
 
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 15  # the library itself would wait 20
         assert served.health()["reachable"] is False
 
 
