@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from src.core import registry_writes as writes
 from src.core.errors import InvalidInputError, ModelNotFoundError, RegistryUnavailableError
-from src.core.registry_address import without_credentials
-from src.core.registry_connection import RegistryConnection, State
-from src.core.registry_memory import RegistryMemory
-from src.core.registry_names import Reference, check_name, parse_reference
-from src.core.registry_resolution import choose, no_such_version, unknown_name
-from src.core.registry_snapshot import RegistrySnapshot
-from src.core.registry_stages import check_stage
-from src.core.registry_versions import RegisteredModel, RegisteredVersion, Resolution
+from src.core.registry import writes
+from src.core.registry.address import without_credentials
+from src.core.registry.connection import RegistryConnection, State
+from src.core.registry.memory import RegistryMemory
+from src.core.registry.names import Reference, check_name, parse_reference
+from src.core.registry.resolution import choose, no_such_version, unknown_name
+from src.core.registry.snapshot import RegistrySnapshot
+from src.core.registry.stages import check_stage
+from src.core.registry.versions import RegisteredModel, RegisteredVersion, Resolution
 
 __all__ = ["MlflowRegistry", "RegisteredVersion", "Resolution"]
 

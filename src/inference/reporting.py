@@ -1,6 +1,6 @@
 """What is told of loaded models: for stats, for the list of cached ones, for readiness."""
 
-from src.core.registry_versions import RegisteredVersion
+from src.core.registry.versions import RegisteredVersion
 from src.inference.cache import LoadedModel, ModelCache
 from src.inference.types import JsonObject
 

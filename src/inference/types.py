@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.core.errors import PlatformError
-from src.core.registry_versions import RegisteredVersion
+from src.core.registry.versions import RegisteredVersion
 
 JsonObject = dict[str, Any]
 StopCheck = Callable[[], bool]

@@ -280,9 +280,9 @@ def test_the_list_leaves_archived_versions_out_unless_asked(registry: MlflowRegi
 
 
 def test_a_name_with_many_versions_is_read_whole(registry: MlflowRegistry, name: str, monkeypatch: Any) -> None:
-    from src.core import mlflow_backend
+    from src.core.registry import backend
 
-    monkeypatch.setattr(mlflow_backend, "_PAGE", 2)
+    monkeypatch.setattr(backend, "_PAGE", 2)
     for _ in range(5):
         add(registry, name)
 

@@ -10,10 +10,10 @@ import pytest
 
 from src.core.errors import InvalidInputError, ModelNotFoundError
 from src.core.mlflow_registry import MlflowRegistry
-from src.core.registry_cache import ResolutionCache
-from src.core.registry_snapshot import SnapshotEntry
-from src.core.registry_versions import RegisteredModel, RegisteredVersion
-from src.core.sqlite_guard import Fingerprint
+from src.core.registry.cache import ResolutionCache
+from src.core.registry.snapshot import SnapshotEntry
+from src.core.registry.sqlite_guard import Fingerprint
+from src.core.registry.versions import RegisteredModel, RegisteredVersion
 from tests.unit.core.conftest import Make
 
 SOURCE = "lakefs://repo/0123abcd/"
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("src.core.registry_cache.time", clock)
+    monkeypatch.setattr("src.core.registry.cache.time", clock)
     return clock
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from src.core.mlflow_registry import MlflowRegistry, RegisteredVersion
-from src.core.registry_names import stored_name
+from src.core.registry.names import stored_name
 from tests.unit.core.conftest import Make
 
 SOURCE = "lakefs://repo/0123abcd/"

@@ -20,7 +20,7 @@ def run(script: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", ["mlflow_registry", "registry_connection", "registry_file", "registry_memory", "registry_writes"]
+    "module", ["mlflow_registry", "registry.connection", "registry.file", "registry.memory", "registry.writes"]
 )
 def test_importing_is_light(module: str) -> None:
     script = f"import sys, src.core.{module}; print([name for name in {HEAVY!r} if name in sys.modules])"

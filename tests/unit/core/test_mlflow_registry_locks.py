@@ -13,7 +13,7 @@ import pytest
 
 from src.core.errors import RegistryUnavailableError
 from src.core.mlflow_registry import MlflowRegistry
-from src.core.sqlite_guard import SqliteGuard
+from src.core.registry.sqlite_guard import SqliteGuard
 from tests.unit.core.conftest import look_again, open_registry
 
 SOURCE = "lakefs://repo/0123abcd/"

@@ -3,7 +3,7 @@
 import pytest
 
 from src.core.errors import InvalidInputError
-from src.core.registry_names import (
+from src.core.registry.names import (
     MAX_STORED_LENGTH,
     Reference,
     check_name,

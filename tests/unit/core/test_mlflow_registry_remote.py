@@ -12,7 +12,7 @@ import pytest
 
 from src.core.errors import RegistryUnavailableError
 from src.core.mlflow_registry import MlflowRegistry
-from src.core.registry_address import is_database, masked, sqlite_path, without_credentials
+from src.core.registry.address import is_database, masked, sqlite_path, without_credentials
 from tests.unit.core.conftest import free_port, open_registry, running_mlflow
 
 SOURCE = "lakefs://repo/0123abcd/"

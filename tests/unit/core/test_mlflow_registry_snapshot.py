@@ -12,9 +12,9 @@ import pytest
 
 from src.core.errors import RegistryUnavailableError
 from src.core.file_lock import file_locked
-from src.core.registry_snapshot import MAX_VERSIONS, RegistrySnapshot, SnapshotEntry
-from src.core.registry_versions import RegisteredModel, RegisteredVersion
-from src.core.sqlite_guard import Fingerprint
+from src.core.registry.snapshot import MAX_VERSIONS, RegistrySnapshot, SnapshotEntry
+from src.core.registry.sqlite_guard import Fingerprint
+from src.core.registry.versions import RegisteredModel, RegisteredVersion
 from tests.unit.core.conftest import Make, free_port, open_registry
 
 SOURCE = "lakefs://repo/0123abcd/"

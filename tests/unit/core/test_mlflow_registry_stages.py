@@ -3,7 +3,7 @@
 import pytest
 
 from src.core.errors import InvalidInputError, ModelNotFoundError
-from src.core.registry_stages import (
+from src.core.registry.stages import (
     AliasChange,
     Change,
     TagChange,
@@ -14,7 +14,7 @@ from src.core.registry_stages import (
     enrolment_tags,
     transition,
 )
-from src.core.registry_versions import RegisteredModel, RegisteredVersion
+from src.core.registry.versions import RegisteredModel, RegisteredVersion
 
 NOW = 1_000.0
 

@@ -31,13 +31,13 @@ class Breaking:
 
 
 def _move_on(backend: Any, name: str) -> None:
-    from src.core.registry_writes import move
+    from src.core.registry.writes import move
 
     move(backend, name, "2", "production", archive_others=True)
 
 
 def _register_on(backend: Any, name: str, tags: Mapping[str, str]) -> None:
-    from src.core.registry_writes import register
+    from src.core.registry.writes import register
 
     register(backend, name, source=SOURCE, tags=tags, description="", stage="production", first=True)
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from src.core.errors import PlatformError, RegistryUnavailableError
-from src.core.registry_address import sqlite_path, without_credentials
-from src.core.registry_file import RegistryFile
-from src.core.registry_snapshot import RegistrySnapshot
-from src.core.sqlite_guard import Fingerprint, lock_patience
+from src.core.registry.address import sqlite_path, without_credentials
+from src.core.registry.file import RegistryFile
+from src.core.registry.snapshot import RegistrySnapshot
+from src.core.registry.sqlite_guard import Fingerprint, lock_patience
 from src.core.threads import in_background
 
 if TYPE_CHECKING:
-    from src.core.mlflow_backend import MlflowBackend
+    from src.core.registry.backend import MlflowBackend
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ def _import_mlflow() -> "type[MlflowBackend]":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     warnings.filterwarnings("ignore", module=r"mlflow\b")
     try:
-        from src.core.mlflow_backend import MlflowBackend
+        from src.core.registry.backend import MlflowBackend
     except ImportError as exc:
         raise RegistryUnavailableError(f"MLflow cannot be imported: {exc}") from exc
     return MlflowBackend

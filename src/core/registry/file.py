@@ -12,8 +12,8 @@ from pathlib import Path
 
 from src.core.errors import RegistryUnavailableError
 from src.core.file_lock import file_locked
-from src.core.registry_snapshot import RegistrySnapshot
-from src.core.sqlite_guard import FileProblem, Fingerprint, SqliteGuard
+from src.core.registry.snapshot import RegistrySnapshot
+from src.core.registry.sqlite_guard import FileProblem, Fingerprint, SqliteGuard
 
 
 class RegistryFile:
@@ -57,7 +57,7 @@ class RegistryFile:
 
     def drop_connections(self) -> None:
         """Closes what MLflow keeps open to the file, or to one that was there before."""
-        from src.core.mlflow_stores import dispose_engines
+        from src.core.registry.stores import dispose_engines
 
         dispose_engines(self.path)
 
@@ -66,7 +66,7 @@ class RegistryFile:
         return self._locked("lock", timeout)
 
     def _create(self) -> bool:
-        from src.core.mlflow_stores import create_sqlite_registry
+        from src.core.registry.stores import create_sqlite_registry
 
         new = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.new")
         try:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from src.core.errors import ModelNotFoundError
-from src.core.registry_names import parse_reference, stored_candidates
-from src.core.registry_resolution import choose
-from src.core.registry_snapshot import SnapshotEntry
-from src.core.registry_versions import Resolution
-from src.core.sqlite_guard import Fingerprint
+from src.core.registry.names import parse_reference, stored_candidates
+from src.core.registry.resolution import choose
+from src.core.registry.snapshot import SnapshotEntry
+from src.core.registry.sqlite_guard import Fingerprint
+from src.core.registry.versions import Resolution
 
 _MAX_REFERENCES = 10_000
 _MISS_TTL = 1.0

@@ -22,8 +22,8 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from src.core.registry_address import is_database, sqlite_path, without_credentials
-from src.core.sqlite_guard import busy_seconds, existing_file_uri
+from src.core.registry.address import is_database, sqlite_path, without_credentials
+from src.core.registry.sqlite_guard import busy_seconds, existing_file_uri
 
 _QUICK_FAILURE = 1.0
 

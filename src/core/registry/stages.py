@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from src.core.errors import InvalidInputError
-from src.core.registry_resolution import no_such_version
-from src.core.registry_versions import ALIASED_STAGES, STAGES, RegisteredModel, RegisteredVersion
+from src.core.registry.resolution import no_such_version
+from src.core.registry.versions import ALIASED_STAGES, STAGES, RegisteredModel, RegisteredVersion
 
 
 class ChangeTarget(Protocol):

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from src.core.errors import ModelNotFoundError
-from src.core.registry_names import Reference
-from src.core.registry_versions import RegisteredModel, RegisteredVersion, Resolution
+from src.core.registry.names import Reference
+from src.core.registry.versions import RegisteredModel, RegisteredVersion, Resolution
 
 _LISTED = 20
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from src.core.errors import ModelNotFoundError, RegistryUnavailableError
-from src.core.registry_cache import ResolutionCache
-from src.core.registry_file import RegistryFile
-from src.core.registry_names import Reference, stored_candidates
-from src.core.registry_resolution import choose
-from src.core.registry_snapshot import RegistrySnapshot, SnapshotEntry
-from src.core.registry_versions import RegisteredModel, Resolution
-from src.core.sqlite_guard import Fingerprint
+from src.core.registry.cache import ResolutionCache
+from src.core.registry.file import RegistryFile
+from src.core.registry.names import Reference, stored_candidates
+from src.core.registry.resolution import choose
+from src.core.registry.snapshot import RegistrySnapshot, SnapshotEntry
+from src.core.registry.sqlite_guard import Fingerprint
+from src.core.registry.versions import RegisteredModel, Resolution
 
 _PRIMED = 100
 _SAVE_INTERVAL = 10.0  # seconds between writes that only renew fingerprints

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from src.core.file_lock import file_locked
-from src.core.registry_versions import RegisteredModel
-from src.core.sqlite_guard import Fingerprint
+from src.core.registry.sqlite_guard import Fingerprint
+from src.core.registry.versions import RegisteredModel
 from src.core.stores.disk import write_durably
 
 logger = logging.getLogger(__name__)

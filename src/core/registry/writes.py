@@ -6,13 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from src.core.errors import ConflictError, InvalidInputError, PlatformError
-from src.core.registry_names import stored_candidates, stored_name
-from src.core.registry_resolution import no_such_version, unknown_name
-from src.core.registry_stages import Change, apply, departure, enrolment, enrolment_tags, transition
-from src.core.registry_versions import ALIASED_STAGES, RegisteredModel, RegisteredVersion
+from src.core.registry.names import stored_candidates, stored_name
+from src.core.registry.resolution import no_such_version, unknown_name
+from src.core.registry.stages import Change, apply, departure, enrolment, enrolment_tags, transition
+from src.core.registry.versions import ALIASED_STAGES, RegisteredModel, RegisteredVersion
 
 if TYPE_CHECKING:
-    from src.core.mlflow_backend import MlflowBackend
+    from src.core.registry.backend import MlflowBackend
 
 STAGE_TAGS = ("stage", "stage_changed_at")
 

@@ -14,10 +14,10 @@ from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException, RestException
 
 from src.core.errors import ConflictError, InvalidInputError, NotFoundError, PlatformError, RegistryUnavailableError
-from src.core.mlflow_stores import open_store
-from src.core.registry_address import is_database, masked, without_credentials
-from src.core.registry_names import documented_name
-from src.core.registry_versions import RegisteredModel, RegisteredVersion
+from src.core.registry.address import is_database, masked, without_credentials
+from src.core.registry.names import documented_name
+from src.core.registry.stores import open_store
+from src.core.registry.versions import RegisteredModel, RegisteredVersion
 
 _PAGE = 1000
 _MAX_NAMES = 10_000
