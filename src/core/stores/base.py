@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all) while files are copied."""
+"""Called with (bytes done, bytes in all) while files are copied; what it raises breaks the work off, whole."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,6 +75,14 @@ class Diff:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What a collection removed: how many pieces (contents, commits or leftover branches) and bytes."""
+
+    removed: int
+    bytes_freed: int
 
 
 class VersionStore(ABC):
@@ -151,3 +159,18 @@ class VersionStore(ABC):
     @abstractmethod
     def verify(self, repo: str, ref: str) -> Commit:
         """Rereads every byte of the commit; raises `IntegrityError` naming the files that differ."""
+
+    @abstractmethod
+    def read(self, repo: str, ref: str, path: str, *, limit: int) -> bytes:
+        """Returns the first `limit` bytes of one file at `ref`; raises `NotFoundError` without it."""
+
+    @abstractmethod
+    def collect_garbage(self, keep: Iterable[tuple[str, str]] = (), *, older_than: float = 86400.0) -> Garbage:
+        """Removes what no branch reaches, nor any of the (repository, commit id) in `keep`.
+
+        What was written within the last `older_than` seconds stays: somebody may be about to refer to it.
+        """
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Raises `StoreUnavailableError` where the store cannot be used."""

@@ -1,7 +1,8 @@
 """The files below a folder that is to be committed.
 
-Everything counts, hidden files too, except `.git` folders and `.cache/huggingface` (the download's
-own bookkeeping). Folders without files leave no trace. A link to a file inside the folder is taken
+Everything counts, hidden files too, except `.git` folders, `.cache/huggingface` (the download's
+own bookkeeping) and the record of where a staged folder comes from. Folders without files leave no
+trace. A link to a file inside the folder is taken
 as that file; any other link, and whatever is not a plain file, is refused.
 """
 
@@ -13,6 +14,9 @@ from io import FileIO
 from pathlib import Path
 
 from src.core.errors import InvalidInputError, NotFoundError
+
+SOURCE_RECORD = ".aiml-source.json"
+"""The file at the root of a staged folder that says where it comes from; it is never committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def _below(root: Path) -> Iterator[SourceFile]:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
                 path = _tree_path(entry, root)
+                if path == SOURCE_RECORD:
+                    continue
                 if not entry.is_dir(follow_symlinks=False):
                     yield _found(entry, path, root)
                 elif not _is_bookkeeping(path):
