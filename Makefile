@@ -13,6 +13,11 @@ run: setup
 	$(PY) -m src.prepare
 	exec $(PY) -m src.main
 
+# MLflow's own UI on port 5000, beside the running service; another port: make mlflow ARGS="--port 5001"
+.PHONY: mlflow
+mlflow: setup
+	exec $(PY) -m src.cli mlflow $(ARGS)
+
 test: setup-dev
 	$(PY) -m pytest $(MARKS) -n 2 --dist loadfile $(ARGS)
 
@@ -30,7 +35,7 @@ format: setup-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed $(VENV)/bin/aiml
 setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: requirements.lock.txt
@@ -41,6 +46,12 @@ $(VENV)/.installed: requirements.lock.txt
 $(VENV)/.installed-dev: $(VENV)/.installed tests/requirements.lock.txt
 	$(UV) pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r tests/requirements.lock.txt
 	@touch $@
+
+# `aiml` from any folder: the code is found where this Makefile is.
+$(VENV)/bin/aiml: Makefile | $(VENV)/.installed
+	@printf '%s\n' '#!/bin/sh' \
+		'exec "$(CURDIR)/$(PY)" -P -c "import sys; sys.path.insert(0, r\"$(CURDIR)\"); from src.cli import main; main()" "$$@"' > $@
+	@chmod +x $@
 
 .PHONY: bootstrap
 bootstrap:

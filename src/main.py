@@ -13,15 +13,17 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 
 from src import __version__
-from src.api import errors, inference_api, monitoring_api
+from src.api import datasets_api, errors, inference_api, jobs_api, models_api, monitoring_api
 from src.api.middleware import Guard
 from src.core import logs
 from src.core.config import Settings, load_env_file, load_settings, unknown_variables
 from src.core.errors import ConfigurationError
+from src.core.lifecycle.work import LifecycleJobs
 from src.core.model_manager import ModelManager, model_manager
 from src.core.samples import register_samples
-from src.core.threads import in_background
-from src.inference.manager import InferenceManager, default_manager, settle_memory
+from src.core.threads import in_background, in_thread
+from src.inference.default import default_manager
+from src.inference.manager import InferenceManager, settle_memory
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,13 @@ def create_app(
     models = models or model_manager
     manager = manager or default_manager()
     settings = settings or models.settings
+    models.serve_through(hot_swap=manager.hot_swap, judge=manager.judge)
+    work = LifecycleJobs(models)
     app = FastAPI(
         title="AI model lifecycle and unified inference",
         version=__version__,
         description="One door for every task; every answer names the version that produced it.",
-        lifespan=_lifespan(models, manager),
+        lifespan=_lifespan(models, manager, work),
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -48,9 +52,15 @@ def create_app(
     # Swagger with its scripts from here: the page works on a machine without internet.
     patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
     infer = inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
+    app.include_router(models_api.router(models, work))
+    app.include_router(datasets_api.router(work, settings.max_upload_bytes))
+    jobs = jobs_api.router(work)
+    app.include_router(jobs)
+    app.include_router(jobs, prefix="/models")
     app.include_router(monitoring_api.router(manager))
     errors.install(app)
-    app.add_middleware(Guard, settings=settings, direct={inference_api.PATH: infer})
+    uploads = dict.fromkeys(("/models/upload", "/datasets/upload"), settings.max_upload_bytes)
+    app.add_middleware(Guard, settings=settings, direct={inference_api.PATH: infer}, multipart=uploads)
     if settings.allowed_origins:
         # In front of the guard, since a browser's preflight carries no key.
         app.add_middleware(
@@ -64,13 +74,15 @@ def create_app(
     return app
 
 
-def _lifespan(models: ModelManager, manager: InferenceManager) -> Any:
+def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJobs) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await manager.start()
         in_background(lambda: register_samples(models), lambda: None)
+        in_background(work.service.start, lambda: None)
         settle_memory()
         yield
+        await in_thread(work.service.stop)
         await manager.stop()
 
     return lifespan

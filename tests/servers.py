@@ -5,6 +5,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import sqlalchemy
 
+from tests.named_hosts import MLFLOW_HOST
 from tests.service import free_port, wait_until
 
 START_SECONDS = 240.0
@@ -94,6 +96,19 @@ def postgresql() -> Iterator[str]:
             **as_user,
         ):
             yield uri
+
+
+@contextmanager
+def mlflow_on(database: str, folder: Path) -> Iterator[str]:
+    """Runs a real MLflow server on a database; yields its address, whose host is not localhost."""
+    port = str(free_port())
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
+    command += ["--default-artifact-root", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", port]
+    env = {**os.environ, "MLFLOW_SERVER_ALLOWED_HOSTS": f"{MLFLOW_HOST}:{port},127.0.0.1:{port}"}
+    env.pop("MLFLOW_TRACKING_URI", None)
+    ready = f"http://127.0.0.1:{port}/health"
+    with running(command, ready=lambda: answers_http(ready), log=folder / "mlflow.log", cwd=folder, env=env):
+        yield f"http://{MLFLOW_HOST}:{port}"
 
 
 def new_database(server_uri: str) -> str:

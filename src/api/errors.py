@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from src.core import errors
 from src.core.errors import PlatformError
-from src.inference.types import JsonObject, failure_envelope
+from src.inference.types import failure_envelope
 
 STATUSES: tuple[tuple[type[PlatformError], int], ...] = (
     # most specific first
@@ -51,6 +51,17 @@ def status_of(error: PlatformError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
+def error_named(error_type: str, message: str, details: dict[str, Any]) -> PlatformError:
+    """Returns the error of a type that was written down, so that it gets its status again."""
+    kinds: dict[str, type[PlatformError]] = {kind.__name__: kind for kind in _kinds(PlatformError)}
+    kinds["ValueError"] = errors.InvalidInputError
+    return kinds.get(error_type, InternalError)(message, details=details)
+
+
+def _kinds(kind: type[PlatformError]) -> list[type[PlatformError]]:
+    return [kind, *(found for below in kind.__subclasses__() for found in _kinds(below))]
+
+
 def failure_response(error: PlatformError, request_id: str, *, status: int | None = None, **echo: Any) -> Response:
     """Returns the failure envelope with its status and headers."""
     headers = {}
@@ -61,12 +72,12 @@ def failure_response(error: PlatformError, request_id: str, *, status: int | Non
     return json_response(failure_envelope(error, request_id, **echo), status or status_of(error), headers)
 
 
-def json_response(value: JsonObject, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Returns a value as a JSON response."""
     return Response(to_json(value), status, headers, media_type="application/json")
 
 
-def to_json(value: JsonObject) -> bytes:
+def to_json(value: Any) -> bytes:
     """Returns a value as JSON; what JSON does not know is written as text."""
     return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 

@@ -24,11 +24,18 @@ class Guard:
     """Checks a request before any route sees it, and answers for routes that fail.
 
     POST requests to a path in `direct` go straight to its endpoint: the layers between cost more than
-    the endpoint itself.
+    the endpoint itself. A path in `multipart` takes files, with a limit of its own in bytes.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, direct: Mapping[str, ASGIApp] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        direct: Mapping[str, ASGIApp] | None = None,
+        multipart: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
+        self._multipart = multipart or {}
         self._direct = direct or {}
         self._doorkeeper = Doorkeeper(settings)
         self._max_body = int(settings.max_body_mb * 1_000_000)
@@ -60,23 +67,19 @@ class Guard:
         client = scope.get("client")
         self._doorkeeper.check(scope["method"], scope["path"], headers, client[0] if client else None)
         if scope["method"] in _BODY_METHODS:
-            self._check_body(headers)
+            takes_files = scope["path"] in self._multipart
+            limit = self._multipart.get(scope["path"], self._max_body)
+            self._check_size(headers, limit, "AIML_MAX_UPLOAD_GB" if takes_files else "AIML_MAX_BODY_MB")
+            if _has_body(headers):
+                _check_type(headers, b"multipart/form-data" if takes_files else b"application/json")
 
-    def _check_body(self, headers: dict[bytes, bytes]) -> None:
+    def _check_size(self, headers: dict[bytes, bytes], limit: int, setting: str) -> None:
         length = headers.get(b"content-length")
         size = int(length) if length and length.isdigit() else 0
-        if size > self._max_body:
+        if size > limit:
             raise PayloadTooLargeError(
-                f"the body has {size} bytes; at most {self._max_body} are taken (AIML_MAX_BODY_MB)",
-                details={"bytes": size, "max_bytes": self._max_body},
-            )
-        if not size and b"transfer-encoding" not in headers:
-            return
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind != b"application/json":
-            raise UnsupportedMediaTypeError(
-                f"this route takes application/json, not {kind.decode('latin-1') or 'a body without content type'}: "
-                "send the header 'Content-Type: application/json'"
+                f"the body has {size} bytes; at most {limit} are taken ({setting})",
+                details={"bytes": size, "max_bytes": limit},
             )
 
 
@@ -93,6 +96,20 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
         await self._send(message)
+
+
+def _has_body(headers: dict[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+
+def _check_type(headers: dict[bytes, bytes], wanted: bytes) -> None:
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != wanted:
+        name = wanted.decode()
+        raise UnsupportedMediaTypeError(
+            f"this route takes {name}, not {kind.decode('latin-1') or 'a body without content type'}: "
+            f"send the header 'Content-Type: {name}'"
+        )
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

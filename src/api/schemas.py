@@ -119,6 +119,7 @@ _WORDS = {
     401: "no valid API key",
     403: "foreign Host or Origin",
     404: "no such model, or nothing there",
+    409: "exists already, serves, or conflicts",
     413: "too large",
     415: "not application/json",
     422: "wrong shape, or unknown option, task or engine",

@@ -53,6 +53,8 @@ class LakefsSettings(Section):
     endpoint: str = Field("", description="lakeFS address; empty: embedded version store")
     access_key_id: str = ""
     secret_access_key: SecretStr = SecretStr("")
+    storage_namespace: str = Field("", description="where new repositories keep their objects: s3://bucket/prefix")
+    verify_ssl: bool = Field(True, description="check the certificate of an https address")
 
 
 class OllamaSettings(Section):
@@ -113,6 +115,11 @@ class QueueSettings(Section):
     max_batch_size: int = Field(32, ge=1, description="requests that an engine which can takes together")
 
 
+class JobSettings(Section):
+    concurrency: int = Field(2, ge=1, description="downloads and uploads that run at the same time")
+    keep_days: int = Field(30, ge=1, description="days that finished jobs are listed")
+
+
 class Settings(BaseSettings):
     """Every setting of the platform, validated once at the start."""
 
@@ -134,6 +141,7 @@ class Settings(BaseSettings):
         None, description="memory for models on the host: 8GB, 512MiB; none: what is free"
     )
     max_body_mb: float = Field(64.0, gt=0, description="largest JSON request body, in MB")
+    max_upload_gb: float = Field(100.0, gt=0, description="largest upload of model or dataset files, in GB")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless a terminal")
     mlflow: MlflowSettings = MlflowSettings()
@@ -143,6 +151,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     workers: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
+    jobs: JobSettings = JobSettings()
 
     @field_validator("api_keys", "allowed_hosts", "allowed_origins", "media_roots", "required_models", mode="before")
     @classmethod
@@ -171,6 +180,11 @@ class Settings(BaseSettings):
                 f"AIML_HOST={self.host} listens beyond this machine and no key is set: set AIML_API_KEYS, "
                 "or AIML_ALLOW_ANONYMOUS=1 to let anybody in"
             )
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest upload, in bytes."""
+        return int(self.max_upload_gb * 1_000_000_000)
 
     @cached_property
     def embedded_registry(self) -> str:

@@ -7,11 +7,12 @@ lets `refresh` run in the background where `stale` says so. Importing this modul
 """
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from src.core.errors import InvalidInputError, ModelNotFoundError, RegistryUnavailableError
@@ -22,8 +23,13 @@ from src.core.registry.memory import RegistryMemory
 from src.core.registry.names import Reference, check_name, parse_reference
 from src.core.registry.resolution import choose, no_such_version, unknown_name
 from src.core.registry.snapshot import RegistrySnapshot
-from src.core.registry.stages import check_stage
+from src.core.registry.stages import apply, check_stage, transition
 from src.core.registry.versions import RegisteredModel, RegisteredVersion, Resolution
+
+if TYPE_CHECKING:
+    from src.core.registry.backend import MlflowBackend
+
+T = TypeVar("T")
 
 __all__ = ["MlflowRegistry", "RegisteredVersion", "Resolution"]
 
@@ -133,12 +139,12 @@ class MlflowRegistry:
 
     def _read(self, name: str, reference: str, *, has_fallback: bool = False) -> RegisteredModel:
         """Reads a model and remembers it; raises `ModelNotFoundError`."""
-        fingerprint = self._memory.fingerprint()
+        fingerprint, changes = self._memory.fingerprint(), self._memory.changes
         model = self._connection.read(partial(writes.find, name=name), has_fallback=has_fallback)
         if model is None:
             self._memory.forget(name)
             raise unknown_name(reference, name, self._connection.read(lambda backend: backend.names()))
-        self._memory.remember(model, fingerprint)
+        self._memory.remember(model, fingerprint, read_after=changes)
         return model
 
     def _lock_for(self, name: str) -> threading.Lock:
@@ -201,7 +207,7 @@ class MlflowRegistry:
             stage=wanted,
             first=set_priority_to_one,
         )
-        model, number = self._connection.write(work)
+        model, number = self._write(work)
         return self._reread(model, number)
 
     def set_stage(
@@ -215,25 +221,47 @@ class MlflowRegistry:
             stage=check_stage(stage),
             archive_others=archive_existing_versions,
         )
-        return self._reread(self._connection.write(work), version)
+        return self._reread(self._write(work), version)
 
     def set_tag(self, name: str, version: str, key: str, value: str | None) -> RegisteredVersion:
         """Sets a version's tag; None removes it. The tags of stages are refused."""
         work = partial(writes.tag, name=check_name(name), number=version, key=key, value=value)
-        return self._reread(self._connection.write(work), version)
+        return self._reread(self._write(work), version)
 
     def delete_version(self, name: str, version: str, force: bool = False) -> None:
         """Deletes a version; raises `ConflictError` for one in production or staging, unless `force`."""
         work = partial(writes.delete, name=check_name(name), number=version, force=force)
-        model = self._connection.write(work)
+        model = self._write(work)
         with suppress(ModelNotFoundError, RegistryUnavailableError):
             self._read(model.name, model.name)
+
+    def preview(
+        self, name: str, version: str, stage: str, *, archive_existing_versions: bool = False
+    ) -> tuple[RegisteredModel, RegisteredModel]:
+        """Returns a model as it is and as `set_stage` would leave it; changes nothing."""
+        model = self._read(check_name(name), name)
+        changes = transition(
+            model, version, check_stage(stage), now=time.time(), archive_others=archive_existing_versions
+        )
+        return model, apply(model, changes)
+
+    def restore_stages(self, model: RegisteredModel) -> None:
+        """Gives the versions of a model, and its aliases, the stages that they have in `model`."""
+        self._reread(self._write(partial(writes.restore, model=model)), model.versions[0].version)
+
+    def _write(self, work: Callable[["MlflowBackend"], T]) -> T:
+        try:
+            return self._connection.write(work)
+        finally:
+            self._memory.changed()
 
     def _reread(self, model: RegisteredModel, number: str) -> RegisteredVersion:
         """Returns a version after a change, as the registry has it; where that fails, as it must be."""
         version = None
         with suppress(ModelNotFoundError, RegistryUnavailableError):
             version = self._read(model.name, model.name).version(number)
-        version = version or model.version(number)
+        if version is None:
+            self._memory.remember(model, None)
+            version = model.version(number)
         assert version is not None
         return version

@@ -1,27 +1,38 @@
-"""model_manager: the lifecycle façade over the registry and the version store."""
+"""model_manager: the lifecycle façade over sources, version store and registry.
+
+Everything here blocks and does its work in the caller; the service does the long parts as jobs.
+"""
 
 import logging
-import re
 import shutil
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.core.config import Settings, export_tracking_uri, load_settings
-from src.core.errors import ConfigurationError, ModelNotFoundError, NotFoundError
+from src.core.errors import ConfigurationError, ModelNotFoundError, NotFoundError, PlatformError
+from src.core.lifecycle import overview
+from src.core.lifecycle.overview import version_details
+from src.core.lifecycle.registration import Judge, Registrar, trusting_judge
+from src.core.lifecycle.storage import open_store, repo_for
+from src.core.lifecycle.transfers import Transfers
 from src.core.mlflow_registry import MlflowRegistry, RegisteredVersion, Resolution
-from src.core.stores.base import Commit, VersionStore
-from src.core.stores.local import LocalStore
+from src.core.stores.base import Commit, Garbage, Progress, VersionStore
+from src.core.transition import HotSwap, SwapReport, replacements, without_models
 
 logger = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
 
+_GARBAGE_AGE = 24 * 3600.0
+
 
 class ModelManager:
-    """Registers models, resolves their names and puts their files in place for serving."""
+    """Brings models in, registers them, moves them through stages and puts their files in place for serving."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         # Without settings it is the one of this process, which a script uses beside MLflow's own client.
@@ -30,6 +41,12 @@ class ModelManager:
         self._lock = threading.RLock()
         self._registry: MlflowRegistry | None = None
         self._store: VersionStore | None = None
+        self._hot_swap: HotSwap = without_models
+        self._judge: Judge = trusting_judge
+
+    def serve_through(self, *, hot_swap: HotSwap, judge: Judge) -> None:
+        """Takes what this layer cannot know: how loaded versions are swapped, and which engine can load what."""
+        self._hot_swap, self._judge = hot_swap, judge
 
     @property
     def settings(self) -> Settings:
@@ -64,6 +81,21 @@ class ModelManager:
                 self._store = open_store(self.settings)
             return self._store
 
+    @property
+    def models(self) -> Transfers:
+        """The files of models: sources, staging area, store."""
+        return Transfers(self.settings, "model", lambda: self.store)
+
+    @property
+    def datasets(self) -> Transfers:
+        """The files of datasets."""
+        return Transfers(self.settings, "dataset", lambda: self.store)
+
+    @property
+    def registrar(self) -> Registrar:
+        """What registers versions."""
+        return Registrar(self.registry, lambda: self.store, self.models.checkout_folder, self._judge)
+
     def lead_mlflow_here(self) -> None:
         """Points MLflow's own client at this registry although nobody used it yet."""
         with suppress(ConfigurationError):  # settings that cannot work are told by the first call
@@ -75,7 +107,7 @@ class ModelManager:
         """Returns the registered models, each with its versions; `show_all` adds those that are archived."""
         return [
             {"name": name, "versions": [version_details(version) for version in versions]}
-            for name, versions in _by_name(self.registry.list_models(show_all=show_all)).items()
+            for name, versions in overview.by_name(self.registry.list_models(show_all=show_all)).items()
         ]
 
     def register_model_to_mlflow(
@@ -114,7 +146,51 @@ class ModelManager:
         """Returns the version that `model_name` stands for; its `tags` hold `physical_path`, where its files are."""
         return version_details(self.registry.resolve(model_name).registered)
 
-    # ------------------------------------------------------------------ lifecycle
+    # ------------------------------------------------------------------ sources and the version store
+
+    def download(
+        self,
+        model_source: str,
+        model_name: str,
+        *,
+        revision: str | None = None,
+        allow_patterns: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> JsonObject:
+        """Downloads a model into the staging area (`huggingface`), or has Ollama pull it; returns what is there."""
+        return self.models.download(
+            model_source, model_name, revision=revision, allow_patterns=allow_patterns, progress=progress
+        )
+
+    def list_local(self, model_source: str = "huggingface") -> list[JsonObject]:
+        """Returns the staged models, or what Ollama has."""
+        return self.models.local(model_source)
+
+    def upload_to_lakefs(
+        self,
+        repo_name: str,
+        local_model_name: str,
+        *,
+        branch: str = "main",
+        message: str = "",
+        progress: Progress | None = None,
+    ) -> JsonObject:
+        """Commits a staged model to the version store; the answer has `commit_id` and `digest`."""
+        return self.models.upload_to_store(
+            repo_name, local_model_name, branch=branch, message=message, progress=progress
+        )
+
+    # ------------------------------------------------------------------ registration and stages
+
+    def register_from_lakefs(
+        self, registered_name: str, task: str, lakefs_repo: str, commit_id: str, **more: Any
+    ) -> JsonObject:
+        """Registers a commit for a task; see `Registrar.from_store` for what else can be said. Returns the version."""
+        return version_details(self.registrar.from_store(registered_name, task, lakefs_repo, commit_id, **more))
+
+    def register_ollama(self, local_model_name: str, task: str, **more: Any) -> JsonObject:
+        """Registers a model that Ollama has; see `Registrar.from_ollama`. Returns the version."""
+        return version_details(self.registrar.from_ollama(self.models.ollama(), local_model_name, task, **more))
 
     def register_commit(
         self,
@@ -126,20 +202,105 @@ class ModelManager:
         stage: str | None = None,
     ) -> RegisteredVersion:
         """Registers a commit of the store as a new version, its files verified and in place."""
-        path = self._checkout(commit.repo, commit.id)
-        return self.registry.register(
-            model_name,
-            source=f"lakefs://{commit.repo}/{commit.id}/",
-            tags={
-                **tags,
-                "lakefs_repo": commit.repo,
-                "lakefs_commit": commit.id,
-                "model_digest": commit.digest,
-                "physical_path": str(path),
-            },
-            description=description,
-            stage=stage,
+        self._checkout(commit.repo, commit.id)
+        return self.registrar.commit(model_name, commit, tags, description=description, stage=stage)
+
+    def transition_stage(
+        self,
+        model_name: str,
+        version: str,
+        stage: str,
+        *,
+        archive_existing_versions: bool = False,
+        allow_downtime: bool = False,
+    ) -> tuple[RegisteredVersion, SwapReport]:
+        """Moves a version to a stage; where that changes what serves a loaded model, the next one is loaded first.
+
+        Raises `TransitionRefusedError` where the next version cannot serve, and `InsufficientMemoryError` where
+        both do not fit; nothing is changed then. With `allow_downtime` the old one is unloaded first instead.
+        """
+        registry = self.registry
+        before, after = registry.preview(
+            model_name, version, stage, archive_existing_versions=archive_existing_versions
         )
+        return self._hot_swap(
+            replacements(before, after),
+            lambda: registry.set_stage(model_name, version, stage, archive_existing_versions=archive_existing_versions),
+            partial(registry.restore_stages, before),
+            allow_downtime=allow_downtime,
+        )
+
+    def delete_version(self, model_name: str, version: str, *, force: bool = False) -> None:
+        """Deletes a registered version; one in production or staging only with `force`. Its commit stays."""
+        self.registry.delete_version(model_name, version, force)
+
+    # ------------------------------------------------------------------ what there is
+
+    def registered(self, *, show_all: bool = False) -> list[JsonObject]:
+        """Returns each registered model; `show_all` adds those with archived versions only and those of others."""
+        models = overview.by_name(self.registry.list_models(show_all=show_all))
+        return [
+            overview.model_summary(name, versions, self._front(name))
+            for name, versions in models.items()
+            if show_all or any(overview.is_ours(version) for version in versions)
+        ]
+
+    def registered_model(self, model_name: str, *, all_versions: bool = False) -> JsonObject:
+        """Returns the version that serves a name (or the one that `name@…` stands for), or all of its versions."""
+        if not all_versions:
+            resolution = self.registry.resolve(model_name)
+            details = version_details(resolution.registered)
+            return {**details, "warnings": list(resolution.warnings)} if resolution.warnings else details
+        versions = self.registry.versions(model_name.partition("@")[0])
+        return {
+            "name": versions[0].name if versions else model_name,
+            "serving": overview.serving(versions),
+            "versions": [version_details(version) for version in versions],
+        }
+
+    def get_stats(self, *, show_all: bool = False) -> JsonObject:
+        """Returns how registered versions spread over stages, tasks and engines, and what is stored where."""
+        data = self.settings.data_dir
+        versions = self.registry.list_models(show_all=show_all)
+        return {
+            **overview.distribution([v for v in versions if show_all or overview.is_ours(v)]),
+            "storage": {
+                "store": self.store.kind,
+                "staged_bytes": overview.folder_bytes(data / "tmp"),
+                "checked_out_bytes": overview.folder_bytes(data / "models") + overview.folder_bytes(data / "datasets"),
+                "store_bytes": overview.folder_bytes(data / "store") if self.store.kind == "local" else None,
+                "free_bytes": self.free_bytes(),
+            },
+        }
+
+    def health_check(self) -> JsonObject:
+        """Asks MLflow, the version store and Ollama whether they answer; latencies in milliseconds."""
+        settings = self.settings
+        registry = self.registry.health()
+        found = {
+            "mlflow": {
+                "configured": not settings.registry_is_embedded,
+                "reachable": bool(registry["reachable"]),
+                "latency_ms": registry["latency_ms"],
+                "error": registry["reason"],
+            },
+            "lakefs": {"configured": bool(settings.lakefs.endpoint), **_answers(self._ping_store)},
+            "ollama": {"configured": settings.ollama.configured, **_answers(self.models.ollama().ping)},
+        }
+        degraded = [name for name, entry in found.items() if not entry["reachable"]]
+        if not settings.ollama.configured:  # nobody said that there is one
+            degraded = [name for name in degraded if name != "ollama"]
+        return {"status": "degraded" if degraded else "healthy", **found, "timestamp": time.time()}
+
+    def collect_garbage(self, *, older_than: float = _GARBAGE_AGE) -> Garbage:
+        """Removes from the store what no branch and no registered version reaches, and checkouts of such commits.
+
+        Raises `RegistryUnavailableError` where the registry cannot say what is registered.
+        """
+        keep = {(v.repo, v.commit) for v in self.registry.list_models(show_all=True) if v.repo and v.commit}
+        return self.store.collect_garbage(keep, older_than=older_than)
+
+    # ------------------------------------------------------------------ serving
 
     def files(self, version: RegisteredVersion) -> Path | None:
         """Returns the folder with a version's files, checked out and verified; None where it has none here.
@@ -167,7 +328,7 @@ class ModelManager:
         """Returns where a version's files lie if they are checked out, without looking into them."""
         if not version.repo or not version.commit:
             return None
-        path = self.settings.data_dir / "models" / version.repo / version.commit
+        path = self.models.checkout_folder(version.commit)
         return path if path.is_dir() else None
 
     def free_bytes(self) -> int:
@@ -188,48 +349,25 @@ class ModelManager:
         self._registry = None
 
     def _checkout(self, repo: str, commit: str) -> Path:
-        target = self.settings.data_dir / "models" / repo / commit
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.store.checkout(repo, commit, target)
-        return target
+        return self.models.checkout(repo, commit)[1]
+
+    def _front(self, name: str) -> RegisteredVersion | None:
+        try:
+            return self.registry.resolve(name).registered
+        except ModelNotFoundError:
+            return None
+
+    def _ping_store(self) -> None:
+        self.store.ping()
 
 
-def open_store(settings: Settings) -> VersionStore:
-    """Returns the version store that the settings name."""
-    if settings.lakefs.endpoint:
-        raise ConfigurationError(
-            f"lakefs.endpoint is set to {settings.lakefs.endpoint}, but this version serves from its embedded store "
-            "only: unset LAKEFS_ENDPOINT"
-        )
-    return LocalStore(settings.data_dir / "store")
-
-
-def repo_for(model_name: str) -> str:
-    """Returns a repository name made from a model's: lower case, other characters as `-`."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", model_name.lower()).strip("-._")
-    return (name or "model").ljust(2, "0")[:60]
-
-
-def version_details(version: RegisteredVersion) -> JsonObject:
-    """Returns a registered version as plain values; times in seconds since 1970."""
-    return {
-        "name": version.name,
-        "version": version.version,
-        "stage": version.stage,
-        "aliases": list(version.aliases),
-        "source": version.source,
-        "tags": dict(version.tags),
-        "description": version.description,
-        "created_at": version.created_at,
-        "updated_at": version.updated_at,
-    }
-
-
-def _by_name(versions: list[RegisteredVersion]) -> dict[str, list[RegisteredVersion]]:
-    grouped: dict[str, list[RegisteredVersion]] = {}
-    for version in versions:
-        grouped.setdefault(version.name, []).append(version)
-    return grouped
+def _answers(ping: Any) -> JsonObject:
+    started = time.perf_counter()
+    try:
+        ping()
+    except PlatformError as exc:
+        return {"reachable": False, "latency_ms": None, "error": exc.message}
+    return {"reachable": True, "latency_ms": overview.milliseconds_since(started), "error": None}
 
 
 __all__ = ["ModelManager", "Resolution", "model_manager", "open_store", "repo_for", "version_details"]

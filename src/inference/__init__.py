@@ -15,7 +15,7 @@ __all__ = ["InferenceError", "inference_manager"]
 def __getattr__(name: str) -> Any:
     # PEP 562: what only wants an error class or a type does not pay for the manager.
     if name == "inference_manager":
-        from src.inference.manager import default_manager
+        from src.inference.default import default_manager
 
         return default_manager()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -53,6 +53,7 @@ class LoadedModel:
     uses: int = 0
     last_used: float = field(default_factory=time.monotonic)
     load_seconds: float | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def idle_seconds(self) -> float:
@@ -124,6 +125,21 @@ class ModelCache:
     def entries(self) -> list[LoadedModel]:
         """Returns every model that is loaded, loading, draining, dead or quarantined."""
         return [*self._models.values(), *self._draining]
+
+    def reachable(self) -> list[LoadedModel]:
+        """Returns the models that requests can still enter."""
+        return list(self._models.values())
+
+    async def discard(self, entry: LoadedModel) -> None:
+        """Takes a model out of reach, unless it is loading; it is unloaded when its requests have ended."""
+        if entry.state != "loading":
+            await self._retire(entry)
+
+    async def discard_key(self, key: ModelKey) -> None:
+        """Takes whatever is at a key out of reach, also what waits to be started again, and forgives its deaths."""
+        self._supervisor.forgive(key)
+        if (entry := self._models.get(key)) is not None:
+            await self.discard(entry)
 
     def reason(self, entry: LoadedModel) -> str | None:
         """Returns why a model's last worker died."""
@@ -311,6 +327,7 @@ class ModelCache:
             entry.ready.exception()
         if self._admission is not None:
             self._admission.gone(entry)
+        entry.gone.set()
 
     def _forget(self, entry: LoadedModel) -> None:
         if self._models.get(entry.key) is entry:
@@ -320,6 +337,7 @@ class ModelCache:
 
     def _died(self, entry: LoadedModel, error: PlatformError) -> None:
         worker, entry.worker = entry.worker, None
+        entry.gone.set()
         in_reach = self._models.get(entry.key) is entry
         self._forget(entry)
         self._draining.discard(entry)

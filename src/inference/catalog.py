@@ -13,6 +13,19 @@ from src.inference.types import ServableModel
 _REMEMBERED = 1000
 
 
+def servable(
+    registered: RegisteredVersion, *, alias: str | None = None, warnings: tuple[str, ...] = ()
+) -> ServableModel:
+    """Returns a registered version as an engine takes it."""
+    return ServableModel(
+        name=registered.name,
+        key=registered.digest or registered.source or f"{registered.name}@{registered.version}",
+        registered=registered,
+        alias=alias,
+        warnings=warnings,
+    )
+
+
 class ModelCatalog:
     """Resolves names through the registry's cache, and puts files in place when they are to be loaded."""
 
@@ -35,13 +48,8 @@ class ModelCatalog:
                 f"'{registered.engine}', not '{engine_name}': ask with \"engine\": \"{registered.engine}\"",
                 details={"registered_engine": registered.engine},
             )
-        return ServableModel(
-            name=registered.name,
-            key=registered.digest or registered.source or f"{registered.name}@{registered.version}",
-            registered=registered,
-            alias=resolution.alias,
-            warnings=(*resolution.warnings, *await self._task_warnings(registered, task, engine)),
-        )
+        warnings = (*resolution.warnings, *await self._task_warnings(registered, task, engine))
+        return servable(registered, alias=resolution.alias, warnings=warnings)
 
     async def files(self, model: ServableModel) -> Path | None:
         """Returns the folder that holds a model's files, verified; None where it has none."""

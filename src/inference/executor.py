@@ -13,8 +13,9 @@ from src.core.errors import (
     PlatformError,
     ValidationError,
 )
-from src.inference.cache import ModelCache, ModelKey
-from src.inference.catalog import ModelCatalog
+from src.core.registry.versions import RegisteredVersion
+from src.inference.cache import LoadedModel, ModelCache, ModelKey
+from src.inference.catalog import ModelCatalog, servable
 from src.inference.engines.base import BaseEngine
 from src.inference.models.base import BaseModelHandler
 from src.inference.options import CommonOptions, default_of, validate_options
@@ -136,20 +137,9 @@ class ModelExecutor:
     async def _ask_worker(
         self, handler_class: type[BaseModelHandler], model: ServableModel, data: JsonObject, options: JsonObject
     ) -> Answer:
-        key = ModelKey(
-            model=model.key if model.registered is None else f"{model.name}@{model.registered.version}:{model.key}",
-            engine=self.engine_name,
-            task=self.task,
-            handler=f"{handler_class.__module__}.{handler_class.__qualname__}",
-            device=_wish(options, "device"),
-            dtype=_wish(options, "dtype") or _wish(options, "torch_dtype"),
-        )
-
-        async def load(on_death: DeathListener) -> Worker:
-            return await self._load(model, key, handler_class, on_death)
-
         cache = self._runtime.cache
-        entry = cache.enter(key, model, load)
+        device, dtype = _wish(options, "device"), _wish(options, "dtype") or _wish(options, "torch_dtype")
+        entry = self._enter(model, handler_class, device, dtype)
         try:
             worker = entry.worker if entry.worker is not None else await cache.loaded(entry)
             answer = await worker.infer(data, options, None if "timeout" in options else _DEFAULT_TIMEOUT)
@@ -165,8 +155,42 @@ class ModelExecutor:
         )
         return Answer(answer.result, provenance, [*model.warnings, *answer.warnings])
 
+    def hold(self, registered: RegisteredVersion, device: str | None, dtype: str | None) -> LoadedModel:
+        """Enters a version in the cache as a request would, until `leave`; one that is missing loads and warms up."""
+        handler_class = self._runtime.registry.handler_for(self.task, registered.name)
+        return self._enter(servable(registered), handler_class, device, dtype, warm=True)
+
+    def _enter(
+        self,
+        model: ServableModel,
+        handler_class: type[BaseModelHandler],
+        device: str | None,
+        dtype: str | None,
+        *,
+        warm: bool = False,
+    ) -> LoadedModel:
+        key = ModelKey(
+            model=model.key if model.registered is None else f"{model.name}@{model.registered.version}:{model.key}",
+            engine=self.engine_name,
+            task=self.task,
+            handler=f"{handler_class.__module__}.{handler_class.__qualname__}",
+            device=device,
+            dtype=dtype,
+        )
+
+        async def load(on_death: DeathListener) -> Worker:
+            return await self._load(model, key, handler_class, on_death, warm=warm)
+
+        return self._runtime.cache.enter(key, model, load)
+
     async def _load(
-        self, model: ServableModel, key: ModelKey, handler_class: type[BaseModelHandler], on_death: DeathListener
+        self,
+        model: ServableModel,
+        key: ModelKey,
+        handler_class: type[BaseModelHandler],
+        on_death: DeathListener,
+        *,
+        warm: bool,
     ) -> Worker:
         engine, handler = class_reference(self.engine_class), class_reference(handler_class)
         path = await self._runtime.catalog.files(model)
@@ -180,6 +204,7 @@ class ModelExecutor:
             device=key.device,
             dtype=key.dtype,
             tags=dict(model.tags),
+            warm=warm,
         )
         workers = self._runtime.settings.workers
         metrics.model_loads.inc()

@@ -32,8 +32,8 @@ class DependencyMonitor:
         return self._last or {"mlflow": {"configured": False, "status": "starting", "degrades": False}}
 
     async def _look(self) -> None:
-        mlflow, ollama = await asyncio.gather(self._mlflow(), self._ollama())
-        self._last = {"mlflow": mlflow, "lakefs": self._lakefs(), "ollama": ollama}
+        mlflow, lakefs, ollama = await asyncio.gather(self._mlflow(), self._lakefs(), self._ollama())
+        self._last = {"mlflow": mlflow, "lakefs": lakefs, "ollama": ollama}
         self._looked_at = time.monotonic()
 
     async def _mlflow(self) -> JsonObject:
@@ -50,13 +50,23 @@ class DependencyMonitor:
             "degrades": degraded,
         }
 
-    def _lakefs(self) -> JsonObject:
+    async def _lakefs(self) -> JsonObject:
         # Without an address the version store is a folder of ours, checked whenever it is read.
-        configured = bool(self._models.settings.lakefs.endpoint)
-        if configured:
-            reason = "this version serves from its embedded store only: unset LAKEFS_ENDPOINT"
-            return {"configured": True, "embedded": False, "status": "unusable", "reason": reason, "degrades": True}
-        return {"configured": False, "embedded": True, "status": "ok", "degrades": False}
+        if not self._models.settings.lakefs.endpoint:
+            return {"configured": False, "embedded": True, "status": "ok", "degrades": False}
+        started = time.perf_counter()
+        try:
+            await in_thread(lambda: self._models.store.ping())
+        except PlatformError as exc:
+            reason = {"status": "unreachable", "reason": exc.message}
+            return {"configured": True, "embedded": False, **reason, "degrades": True}
+        return {
+            "configured": True,
+            "embedded": False,
+            "status": "ok",
+            "latency_ms": _milliseconds_since(started),
+            "degrades": False,
+        }
 
     async def _ollama(self) -> JsonObject:
         settings = self._models.settings.ollama
@@ -68,5 +78,8 @@ class DependencyMonitor:
             await engine.ping()
         except PlatformError as exc:
             return {"configured": True, "status": "unreachable", "reason": exc.message, "degrades": True}
-        milliseconds = round((time.perf_counter() - started) * 1000, 1)
-        return {"configured": True, "status": "ok", "latency_ms": milliseconds, "degrades": False}
+        return {"configured": True, "status": "ok", "latency_ms": _milliseconds_since(started), "degrades": False}
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 1)

@@ -4,36 +4,53 @@ import asyncio
 import gc
 import logging
 import os
-import threading
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.core import metrics
 from src.core.config import Settings
 from src.core.errors import DrainingError, PlatformError, ValidationError
 from src.core.gpu_manager import GpuManager
-from src.core.model_manager import ModelManager, model_manager
+from src.core.model_manager import ModelManager
+from src.core.registry.versions import RegisteredVersion
 from src.core.threads import in_background, in_thread
+from src.core.transition import Replacement, SwapReport, Switch, without_models
 from src.inference import reporting
+from src.inference.accounting import RequestAccount
 from src.inference.admission import PeakRecords
 from src.inference.cache import ModelCache
 from src.inference.catalog import ModelCatalog
 from src.inference.executor import ModelExecutor, Runtime, error_of
 from src.inference.health import DependencyMonitor
+from src.inference.hot_swap import HotSwapper
 from src.inference.memory_admission import MemoryAdmission
-from src.inference.registry import EngineClass, ModelRegistry, model_registry
+from src.inference.registry import EngineClass, ModelRegistry
 from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
 from src.inference.stats import InferenceStats
-from src.inference.types import Answer, InferenceRequest, JsonObject, failure_envelope, success_envelope
+from src.inference.suitability import EngineJudge
+from src.inference.types import InferenceRequest, JsonObject, failure_envelope, success_envelope
 from src.inference.workers import buffers
 from src.inference.workers.launching import Launcher
 from src.inference.workers.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
+
+
+_MADE_WHEN_NEEDED = (
+    "cache",
+    "launcher",
+    "admission",
+    "router",
+    "judge",
+    "_catalog",
+    "_monitor",
+    "_runtime",
+    "_swapper",
+)
 
 
 def settle_memory() -> None:
@@ -54,6 +71,7 @@ class InferenceManager:
         self._registry = registry
         self._loop = RuntimeLoop()
         self._stats = InferenceStats()
+        self._account = RequestAccount(self._stats, registry, models)
         self._sweeper: asyncio.Task[None] | None = None
         self._draining = False
         os.register_at_fork(after_in_child=self._forked)
@@ -160,10 +178,10 @@ class InferenceManager:
             error = error_of(exc)
             if error is not exc:
                 logger.exception("inference %s failed unexpectedly", request.request_id)
-            self._failed(request, error, time.perf_counter() - started)
+            self._account.failed(request, error, time.perf_counter() - started)
             raise error from exc
         seconds = time.perf_counter() - started
-        self._succeeded(request, answer, seconds)
+        self._account.succeeded(request, answer, seconds)
         return success_envelope(request, answer, seconds)
 
     async def ahealth(self) -> JsonObject:
@@ -308,6 +326,23 @@ class InferenceManager:
         await self.router.retire_executors()
         return cleared
 
+    def hot_swap(
+        self, plan: Sequence[Replacement], switch: Switch, undo: Callable[[], None], *, allow_downtime: bool
+    ) -> tuple[RegisteredVersion, SwapReport]:
+        """Brings the next versions of a transition up before it switches; see `src.core.transition.HotSwap`."""
+        if not self._loop.started:
+            return without_models(plan, switch, undo, allow_downtime=allow_downtime)
+        return self._loop.run(self._swapper.swap(plan, switch, undo, allow_downtime=allow_downtime))
+
+    @cached_property
+    def judge(self) -> EngineJudge:
+        """What says which engine can load a model's files."""
+        return EngineJudge(self.router)
+
+    @cached_property
+    def _swapper(self) -> HotSwapper:
+        return HotSwapper(self.router, self.cache)
+
     def _keep_sweeping(self) -> None:
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = asyncio.get_running_loop().create_task(self.cache.sweep_forever())
@@ -325,37 +360,6 @@ class InferenceManager:
         resolution = await in_thread(lambda: self._models.registry.resolve(name))
         return reporting.readiness(self.cache, name, resolution.registered)
 
-    def _succeeded(self, request: InferenceRequest, answer: Answer, seconds: float) -> None:
-        made_by = answer.provenance
-        self._stats.succeeded(made_by.registered_name or request.model_name, seconds)
-        metrics.inference_outcome(request.task, request.engine, "success").inc()
-        metrics.inference_duration(request.task, request.engine).observe(seconds)
-        if logger.isEnabledFor(logging.INFO):
-            self._log(request, seconds, outcome="success", version=made_by.version, commit=made_by.commit)
-
-    def _failed(self, request: InferenceRequest, error: PlatformError, seconds: float) -> None:
-        known = self._registry.tasks()
-        # Labels come from strangers: only names that exist may become one.
-        task = request.task if canonical_task(request.task) in known else "unknown"
-        engine = request.engine if request.engine in self._registry.engines() else "unknown"
-        metrics.inference_outcome(task, engine, error.error_type).inc()
-        name = request.model_name.partition("@")[0]
-        self._stats.failed(name if self._models.registry.cached(name) is not None else None)
-        self._log(request, seconds, outcome=error.error_type, error=error.message)
-
-    def _log(self, request: InferenceRequest, seconds: float, **facts: Any) -> None:
-        logger.info(
-            "inference",
-            extra={
-                "request_id": request.request_id,
-                "task": request.task,
-                "engine": request.engine,
-                "model": request.model_name,
-                "seconds": round(seconds, 6),
-                **facts,
-            },
-        )
-
     def _forked(self) -> None:
         """Makes the copy of this manager in a forked process usable: its threads and workers are the parent's."""
         if "cache" in self.__dict__:
@@ -364,7 +368,17 @@ class InferenceManager:
         self._sweeper = None
         if "launcher" in self.__dict__:
             self.launcher.preloader.abandon()
-        for name in ("cache", "launcher", "admission", "_catalog", "router", "_monitor", "_runtime"):
+        for name in (
+            "cache",
+            "launcher",
+            "admission",
+            "_catalog",
+            "router",
+            "_monitor",
+            "_runtime",
+            "_swapper",
+            "judge",
+        ):
             self.__dict__.pop(name, None)
         self._models.forked()
 
@@ -383,17 +397,3 @@ def _check_types(task: Any, engine: Any, model_name: Any, data: Any, options: An
         raise ValidationError(
             f"'options' must be an object, not {type(options).__name__}", details={"field": "options"}
         )
-
-
-_default: InferenceManager | None = None
-_default_lock = threading.Lock()
-
-
-def default_manager() -> InferenceManager:
-    """Returns the one manager of this process, made from the settings at its first use."""
-    global _default
-    with _default_lock:
-        if _default is None:
-            model_manager.lead_mlflow_here()
-            _default = InferenceManager(model_manager, model_registry)
-        return _default

@@ -28,16 +28,31 @@ class RegistryMemory:
         self._lock = threading.Lock()
         self._unsaved: dict[str, SnapshotEntry] = {}
         self._saved_at = 0.0
+        self._changes = 0
 
     def fingerprint(self) -> Fingerprint | None:
         """Returns the registry file's fingerprint now: to be taken before reading, and given to `remember`."""
         return self._file.guard.fingerprint() if self._file else None
 
-    def remember(self, model: RegisteredModel, fingerprint: Fingerprint | None) -> None:
-        """Takes in a model as it was just read."""
-        entry = SnapshotEntry(model, fingerprint, time.time())
-        self.cache.put(entry)
+    @property
+    def changes(self) -> int:
+        """How often this process has changed the registry: to be taken before reading, and given to `remember`."""
+        return self._changes
+
+    def changed(self) -> None:
+        """Notes that this process has changed the registry: what was read before must not be remembered after."""
         with self._lock:
+            self._changes += 1
+
+    def remember(
+        self, model: RegisteredModel, fingerprint: Fingerprint | None, *, read_after: int | None = None
+    ) -> None:
+        """Takes in a model as it was just read, unless a change of ours overtook the reading."""
+        entry = SnapshotEntry(model, fingerprint, time.time())
+        with self._lock:
+            if read_after is not None and read_after != self._changes:
+                return
+            self.cache.put(entry)
             self._unsaved[model.stored] = entry
         if self._snapshot.differs(entry) or (
             fingerprint is not None and time.monotonic() - self._saved_at > _SAVE_INTERVAL

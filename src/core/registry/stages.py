@@ -112,6 +112,17 @@ def apply(model: RegisteredModel, changes: Sequence[Change]) -> RegisteredModel:
     return RegisteredModel.of(model.name, model.stored, versions, aliases)
 
 
+def differences(present: RegisteredModel, wanted: RegisteredModel) -> list[Change]:
+    """Returns the changes of stage tags and aliases that make `present` what `wanted` is."""
+    changes: list[Change] = []
+    for version in present.versions:
+        if (other := wanted.version(version.version)) is not None:
+            keys = [key for key in ("stage", "stage_changed_at") if version.tags.get(key) != other.tags.get(key)]
+            changes += [TagChange(version.version, key, other.tags.get(key)) for key in keys]
+    aliases = [alias for alias in ALIASED_STAGES if present.aliases.get(alias) != wanted.aliases.get(alias)]
+    return [*changes, *(AliasChange(alias, wanted.aliases.get(alias)) for alias in aliases)]
+
+
 def successor(model: RegisteredModel, stage: str, leaving: RegisteredVersion) -> RegisteredVersion | None:
     """Returns who takes a stage's alias when its holder leaves.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from src.core.errors import ConflictError, InvalidInputError, PlatformError
 from src.core.registry.names import stored_candidates, stored_name
 from src.core.registry.resolution import no_such_version, unknown_name
-from src.core.registry.stages import Change, apply, departure, enrolment, enrolment_tags, transition
+from src.core.registry.stages import Change, apply, departure, differences, enrolment, enrolment_tags, transition
 from src.core.registry.versions import ALIASED_STAGES, RegisteredModel, RegisteredVersion
 
 if TYPE_CHECKING:
@@ -95,6 +95,14 @@ def delete(backend: "MlflowBackend", name: str, number: str, *, force: bool) -> 
     model = carry_out(backend, model, departure(model, number))
     backend.delete_version(model.stored, number)
     return model
+
+
+def restore(backend: "MlflowBackend", model: RegisteredModel) -> RegisteredModel:
+    """Puts stages and aliases back to what `model` says; returns it as it is then, without versions that have gone."""
+    present = backend.read(model.stored)
+    if present is None:
+        raise unknown_name(model.name, model.name, backend.names())
+    return carry_out(backend, present, differences(present, model))
 
 
 def carry_out(backend: "MlflowBackend", model: RegisteredModel, changes: Sequence[Change]) -> RegisteredModel:

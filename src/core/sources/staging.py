@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from src.core.errors import InvalidInputError, NotFoundError
-from src.core.stores.disk import swap_in, sync_folder
+from src.core.stores.disk import swap_in, sync_folder, unique_name
 from src.core.stores.source_tree import SOURCE_RECORD
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -97,6 +97,13 @@ class StagingArea:
         sync_folder(self.root)
         shutil.rmtree(arrived, ignore_errors=True)  # what was at the target before
         return Staged(target.name, target, record)
+
+    def remove(self, name: str) -> None:
+        """Removes a staged folder; raises `NotFoundError` without it."""
+        staged = self.get(name)
+        doomed = self.root / f".{staged.name}.{unique_name()}.removed"
+        os.rename(staged.path, doomed)
+        shutil.rmtree(doomed)
 
     def discard(self, name: str) -> None:
         """Removes what has arrived of a model that nobody waits for any more."""

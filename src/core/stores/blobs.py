@@ -4,16 +4,20 @@
 disk, made read-only, renamed. A blob is never written again, so that whoever maps it into memory is safe.
 """
 
+import hashlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from src.core.errors import IntegrityError
 from src.core.stores.base import Commit, FileEntry
 from src.core.stores.disk import make_folder, reflink, sync_folder, unique_name
+from src.core.stores.disk_errors import require_room, writing
 from src.core.stores.hashing import Meter, differing, sha256_of
-from src.core.stores.names import listed
+from src.core.stores.names import is_sha256, listed
 
 
 class Blobs:
@@ -42,10 +46,10 @@ class Blobs:
         temp = self._temp / unique_name()
         try:
             with open(temp, "xb") as copy:
-                sha256, size = sha256_of(source, expected, meter, copy)
+                sha256, size = _taken(source, temp, expected, meter, copy)
                 copy.flush()
                 # A blob of that name that went bad on disk is replaced by the good bytes in hand.
-                if not self._is_whole(sha256, size):
+                if not self._is_whole(sha256, size, meter):
                     os.fchmod(copy.fileno(), 0o444)
                     os.fsync(copy.fileno())
                     make_folder(self.path(sha256).parent)
@@ -53,6 +57,25 @@ class Blobs:
         finally:
             temp.unlink(missing_ok=True)
         return sha256, size
+
+    def clones(self, source: FileIO) -> bool:
+        """Whether a file can be taken in without a copy of its bytes."""
+        with TemporaryFile(dir=self._temp, buffering=0) as copy:
+            return reflink(source.fileno(), copy.fileno())
+
+    def stored(self) -> Iterator[Path]:
+        """Yields the file of every blob that is stored."""
+        return (path for path in self._folder.glob("??/*") if is_sha256(path.name))
+
+    def read(self, entry: FileEntry, limit: int) -> bytes | None:
+        """Returns the first `limit` bytes of a blob; None without it, or where the whole was read and is wrong."""
+        try:
+            with open(self.path(entry.sha256), "rb") as file:
+                data = file.read(min(limit, entry.size))
+        except FileNotFoundError:
+            return None
+        wrong = limit >= entry.size and hashlib.sha256(data).hexdigest() != entry.sha256
+        return None if wrong else data
 
     def sync(self, digests: Iterable[str]) -> None:
         """Makes the names of blobs survive a power cut, also of those that another process has just added."""
@@ -68,7 +91,8 @@ class Blobs:
         blob = self.path(entry.sha256)
         if _cloned(blob, target) or _linked(blob, target):
             return None
-        with FileIO(blob) as source, open(target, "xb") as copy:
+        require_room(target.parent, entry.size)
+        with writing(target.parent, entry.size), FileIO(blob) as source, open(target, "xb") as copy:
             sha256, _ = sha256_of(source, entry.size, meter, copy)
             copy.flush()
             os.fchmod(copy.fileno(), 0o444)
@@ -82,11 +106,23 @@ class Blobs:
         bad = {entry.sha256 for entry in differing(((entry, self.path(entry.sha256)) for entry in blobs), meter)}
         return [entry for entry in files if entry.sha256 in bad]
 
-    def _is_whole(self, sha256: str, size: int) -> bool:
+    def _is_whole(self, sha256: str, size: int, meter: Meter) -> bool:
         if not self.holds(sha256, size):
             return False
-        with FileIO(self.path(sha256)) as blob:
-            return sha256_of(blob, size, Meter(0))[0] == sha256
+        uncounted = Meter(0, lambda done, total: meter.add(0))  # yet as easily stopped
+        try:
+            with FileIO(self.path(sha256)) as blob:
+                return sha256_of(blob, size, uncounted)[0] == sha256
+        except FileNotFoundError:  # collected meanwhile
+            return False
+
+
+def _taken(source: FileIO, temp: Path, expected: int, meter: Meter, copy: BinaryIO) -> tuple[str, int]:
+    """Gets a file's bytes into `copy`, at `temp`; returns their sha256 and size, read from the copy if it is shared."""
+    if not reflink(source.fileno(), copy.fileno()):
+        return sha256_of(source, expected, meter, copy)
+    with FileIO(temp) as clone:
+        return sha256_of(clone, expected, meter)
 
 
 def _cloned(blob: Path, target: Path) -> bool:

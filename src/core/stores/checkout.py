@@ -12,13 +12,14 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from src.core.errors import ConflictError
+from src.core.errors import ConflictError, IntegrityError
 from src.core.stores.base import Commit, FileEntry, Progress
-from src.core.stores.blobs import Blobs, damage
+from src.core.stores.blobs import damage
 from src.core.stores.disk import swap_in, sync_folder, unique_name, write_durably
 from src.core.stores.hashing import Meter, differing, in_parallel
 from src.core.stores.locks import locked
@@ -50,14 +51,43 @@ class Record:
         return json.dumps({"commit": self.commit, "files": files}, ensure_ascii=False).encode()
 
 
+class Contents(Protocol):
+    """Where the bytes of a commit's files come from."""
+
+    def holds(self, sha256: str, size: int) -> bool:
+        """Whether a content is there, as far as can be told without reading it."""
+
+    def place(self, entry: FileEntry, target: Path, meter: Meter) -> str | None:
+        """Puts a file's bytes, read-only, at `target`; returns their sha256, None where they have not been read."""
+
+
+class Spread(Protocol):
+    """Does work for each item in several threads; the first error ends it."""
+
+    def __call__(
+        self, work: Callable[[FileEntry], str | None], items: Iterable[FileEntry], meter: Meter
+    ) -> list[str | None]: ...
+
+
 class Checkout:
     """Brings one target to one commit."""
 
-    def __init__(self, commit: Commit, target: Path, blobs: Blobs, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        commit: Commit,
+        target: Path,
+        contents: Contents,
+        progress: Progress | None,
+        *,
+        spread: Spread = in_parallel,
+        damage: Callable[[Commit, Collection[FileEntry]], IntegrityError] = damage,
+    ) -> None:
         self._commit = commit
         self._target = target
-        self._blobs = blobs
+        self._contents = contents
         self._progress = progress
+        self._spread = spread
+        self._damage = damage
         self._record = target.with_name(f"{target.name}.checkout.json")
         self._lock = target.with_name(f".{target.name}.checkout.lock")
 
@@ -91,8 +121,8 @@ class Checkout:
 
     def _rebuild(self) -> None:
         self._refuse_foreign()
-        if missing := [entry for entry in self._commit.files if not self._blobs.holds(entry.sha256, entry.size)]:
-            raise damage(self._commit, missing)
+        if missing := [entry for entry in self._commit.files if not self._contents.holds(entry.sha256, entry.size)]:
+            raise self._damage(self._commit, missing)
         built = self._partial()
         try:
             built.mkdir()
@@ -106,13 +136,13 @@ class Checkout:
     def _fill(self, folder: Path) -> None:
         meter = self._meter()
         files = self._commit.files
-        copied = in_parallel(lambda entry: self._blobs.place(entry, folder / entry.path, meter), files)
+        copied = self._spread(lambda entry: self._contents.place(entry, folder / entry.path, meter), files, meter)
         found = _stamps_below(folder) or {}
         moment = self._settle(found.values())
         read = dict(zip(files, copied, strict=True))
-        bad = [entry for entry, sha256 in read.items() if sha256 and sha256 != entry.sha256]
-        if bad := bad + self._differing(folder, [entry for entry in files if not read[entry]], meter):
-            raise damage(self._commit, bad)
+        bad = [entry for entry, sha256 in read.items() if sha256 is not None and sha256 != entry.sha256]
+        if bad := bad + self._differing(folder, [entry for entry in files if read[entry] is None], meter):
+            raise self._damage(self._commit, bad)
         # Before the swap, since a stamp vouches for one file's bytes, whichever tree it hangs in.
         self._write_record(found, moment)
 

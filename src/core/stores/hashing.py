@@ -10,34 +10,72 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from src.core.stores.base import FileEntry, Progress
+from src.core.stores.disk import read_ahead, start_writeback
 
 CHUNK = 2 * 1024 * 1024
+WRITEBACK = 16 * 1024 * 1024
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Meter:
-    """Counts bytes from several threads into one progress callback, one call at a time."""
+    """Counts bytes from several threads into one progress callback, one call at a time.
+
+    Once the callback, or the work in one thread, has raised, whoever counts next in any thread gets the
+    same exception: that is how all of them stop within one chunk.
+    """
 
     def __init__(self, total: int, progress: Progress | None = None) -> None:
         self._total = total
         self._progress = progress
         self._done = 0
+        self._reason: BaseException | None = None
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
         """Counts bytes that are done; never past the total, should a file have grown meanwhile."""
         with self._lock:
+            self.check()
             self._done = min(self._done + count, self._total)
             if self._progress:
-                self._progress(self._done, self._total)
+                try:
+                    self._progress(self._done, self._total)
+                except BaseException as exc:
+                    self.stop(exc)
+                    raise
+
+    def stop(self, reason: BaseException) -> None:
+        """Makes `add` and `check` raise from now on; the first reason stays."""
+        self._reason = self._reason or reason
+
+    def check(self) -> None:
+        """Raises what stopped the work, if anything did."""
+        if self._reason:
+            raise self._reason
 
 
-def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Does `work` for each item in a few threads (hashing leaves the GIL); the first error ends it."""
+def in_parallel(work: Callable[[T], R], items: Iterable[T], meter: Meter | None = None) -> list[R]:
+    """Does `work` for each item in a few threads (hashing leaves the GIL); the first error ends it.
+
+    Items not yet begun are left out then; those in work end when they next count into `meter`, if given.
+    """
+    ended = meter or Meter(0)
+
+    def one(item: T) -> R:
+        ended.check()
+        try:
+            return work(item)
+        except BaseException as exc:
+            ended.stop(exc)
+            raise
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(work, items))
+        try:
+            return list(pool.map(one, items))
+        except BaseException as exc:  # an interrupt from the keyboard, too, which came to this thread
+            ended.stop(exc)
+            raise
 
 
 def sha256_of(source: FileIO, expected: int, meter: Meter, copy_to: BinaryIO | None = None) -> tuple[str, int]:
@@ -45,14 +83,18 @@ def sha256_of(source: FileIO, expected: int, meter: Meter, copy_to: BinaryIO | N
 
     Gives up past the expected size: whoever reads a file that keeps growing would never end.
     """
+    read_ahead(source.fileno())
     digest = hashlib.sha256()
-    size = 0
+    size = sent = 0
     view = memoryview(bytearray(CHUNK))
     while size <= expected and (count := source.readinto(view)):
         digest.update(view[:count])
+        size += count
         if copy_to:
             copy_to.write(view[:count])
-        size += count
+            if size - sent >= WRITEBACK:
+                start_writeback(copy_to.fileno(), sent, size - sent)
+                sent = size
         meter.add(count)
     return digest.hexdigest(), size
 
@@ -68,4 +110,4 @@ def differing(files: Iterable[tuple[FileEntry, Path]], meter: Meter) -> list[Fil
         except FileNotFoundError:
             return entry
 
-    return [entry for entry in in_parallel(check, files) if entry]
+    return [entry for entry in in_parallel(check, files, meter) if entry]

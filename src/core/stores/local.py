@@ -7,6 +7,7 @@ Below the root:
     repos/<name>/commits/<id>.json canonical JSON, its sha256 is the id    (`commits`)
     repos/<name>/refs/<branch>     a commit id
     locks/<name>.lock              held while a repository is written
+    store.lock                     keeps writers and collections apart     (`garbage`)
     stat-cache.json                spares hashing unchanged files again    (`stat_cache`)
     tmp/                           what is being written; swept after a day
 
@@ -14,49 +15,32 @@ An upload writes blobs, then the commit, then the ref, each flushed to disk befo
 at any point it leaves the old state, and at most blobs that nothing refers to.
 """
 
-import functools
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, ParamSpec, TypeVar
+from typing import ClassVar
 
-from src.core.errors import ConflictError, IntegrityError, InvalidInputError, StoreUnavailableError
-from src.core.stores.base import Commit, Diff, Progress, Repo, VersionStore
+from src.core.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, StoreUnavailableError
+from src.core.stores.base import Commit, Diff, Garbage, Progress, Repo, VersionStore
 from src.core.stores.blobs import Blobs, damage
 from src.core.stores.branching import advance, join
 from src.core.stores.checkout import Checkout
 from src.core.stores.commits import compose
-from src.core.stores.disk import make_folder
+from src.core.stores.disk import make_folder, sweep
+from src.core.stores.disk_errors import on_disk, shielded
+from src.core.stores.garbage import Trash, collect
 from src.core.stores.hashing import Meter
 from src.core.stores.history import compare, first_parents
 from src.core.stores.intake import take_in
-from src.core.stores.locks import locked
+from src.core.stores.locks import locked, owned, shared
 from src.core.stores.names import check_branch_name, check_repo_name, is_repo_name
 from src.core.stores.repo_folder import DEFAULT_BRANCH, RepoFolder
 from src.core.stores.source_tree import scan
 from src.core.stores.stat_cache import StatCache
 
 _LEFTOVER_AGE = 24 * 3600.0  # seconds
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _on_disk(method: Callable[P, R]) -> Callable[P, R]:
-    """Turns a disk that is full, read-only or gone into `StoreUnavailableError`."""
-
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except OSError as exc:
-            raise StoreUnavailableError(f"the local version store cannot be used: {exc}") from exc
-
-    return call
 
 
 class LocalStore(VersionStore):
@@ -73,8 +57,9 @@ class LocalStore(VersionStore):
         self.root = Path(os.path.realpath(root))
         self._blobs = Blobs(self.root)
         self._temp = self.root / "tmp"
+        self._lock = self.root / "store.lock"
 
-    @_on_disk
+    @on_disk
     def create_repo(self, name: str, *, exist_ok: bool = False) -> Repo:
         folder = self._folder(name)
         with self._writing(name):
@@ -85,16 +70,16 @@ class LocalStore(VersionStore):
             raise ConflictError(f"there is a repository {name!r} already", details={"repo": name})
         return repo
 
-    @_on_disk
+    @on_disk
     def list_repos(self) -> list[Repo]:
         names = sorted(path.name for path in (self.root / "repos").glob("*") if is_repo_name(path.name))
         return [self._folder(name).load() for name in names]
 
-    @_on_disk
+    @on_disk
     def list_branches(self, repo: str) -> dict[str, str]:
         return self._open(repo).branches()
 
-    @_on_disk
+    @on_disk
     def create_branch(self, repo: str, name: str, source: str) -> str:
         folder = self._open(repo)
         with self._writing(repo):
@@ -103,7 +88,7 @@ class LocalStore(VersionStore):
             folder.point(name, head)
         return head
 
-    @_on_disk
+    @on_disk
     def delete_branch(self, repo: str, name: str) -> None:
         folder = self._open(repo)
         with self._writing(repo):
@@ -112,7 +97,7 @@ class LocalStore(VersionStore):
                 raise ConflictError(f"{name!r} is the default branch of {repo!r} and cannot be deleted")
             folder.drop(name)
 
-    @_on_disk
+    @on_disk
     def upload(
         self,
         repo: str,
@@ -133,28 +118,31 @@ class LocalStore(VersionStore):
         draft = compose(repo, (), (), message, metadata or {})  # refuses unusable text before the work
         files = scan(source)
         self._prepare()
+        progress = shielded(progress)
         entries = take_in(files, self._blobs, self.root, progress)
         with self._writing(repo):
+            if not all(self._blobs.holds(entry.sha256, entry.size) for entry in entries):
+                entries = take_in(files, self._blobs, self.root, progress)  # a collection came between
             if not folder.exists():
                 folder.create()
             folder.load()
             return advance(folder, branch, replace(draft, files=entries))
 
-    @_on_disk
+    @on_disk
     def get_commit(self, repo: str, ref: str) -> Commit:
         folder = self._open(repo)
         return folder.commit(folder.resolve(ref))
 
-    @_on_disk
+    @on_disk
     def log(self, repo: str, ref: str = "main", *, limit: int = 100) -> list[Commit]:
         folder = self._open(repo)
         return first_parents(folder.resolve(ref), folder.commit, limit)
 
-    @_on_disk
+    @on_disk
     def diff(self, repo: str, left: str, right: str) -> Diff:
         return compare(self.get_commit(repo, left).files, self.get_commit(repo, right).files)
 
-    @_on_disk
+    @on_disk
     def merge(self, repo: str, source: str, into: str, *, message: str = "") -> Commit:
         """Merges a ref into a branch: fast-forward where possible, else three-way by path.
 
@@ -165,7 +153,7 @@ class LocalStore(VersionStore):
             theirs = folder.commit(folder.resolve(source))
             return join(folder, into, theirs, message or f"Merge {source} into {into}")
 
-    @_on_disk
+    @on_disk
     def checkout(self, repo: str, ref: str, target: Path, *, progress: Progress | None = None) -> Commit:
         """Puts the tree at `ref` into `target`, verified (how is said in `checkout`), its files read-only.
 
@@ -177,10 +165,10 @@ class LocalStore(VersionStore):
         if place.is_relative_to(self.root) or self.root.is_relative_to(place):
             raise InvalidInputError(f"{target} overlaps the version store at {self.root}: choose another folder")
         with self._doubting():
-            Checkout(commit, place, self._blobs, progress).ensure()
+            Checkout(commit, place, self._blobs, shielded(progress)).ensure()
         return commit
 
-    @_on_disk
+    @on_disk
     def verify(self, repo: str, ref: str) -> Commit:
         """Rereads every byte; raises `IntegrityError`, with `details["files"]`, for missing or wrong ones."""
         commit = self.get_commit(repo, ref)
@@ -188,6 +176,44 @@ class LocalStore(VersionStore):
             if bad := self._blobs.damaged(commit.files, Meter(commit.size)):
                 raise damage(commit, bad)
         return commit
+
+    @on_disk
+    def read(self, repo: str, ref: str, path: str, *, limit: int) -> bytes:
+        """Returns the first `limit` bytes of one file at `ref`; a whole file is checked against its sha256."""
+        if limit < 0:
+            raise InvalidInputError(f"{limit} is no number of bytes to read: give 0 or more")
+        commit = self.get_commit(repo, ref)
+        entry = next((entry for entry in commit.files if entry.path == path), None)
+        if entry is None:
+            raise NotFoundError(f"there is no {path!r} in {repo}@{commit.id[:12]}", details={"path": path})
+        with self._doubting():
+            if (data := self._blobs.read(entry, limit)) is None:
+                raise damage(commit, [entry])
+        return data
+
+    @on_disk
+    def collect_garbage(self, keep: Iterable[tuple[str, str]] = (), *, older_than: float = 86400.0) -> Garbage:
+        """Removes commits that nothing reaches and blobs that no commit names (how is said in `garbage`).
+
+        A kept commit that is not there is no error; a damaged repository is an `IntegrityError`, and nothing
+        is removed. `bytes_freed` leaves out what a hard-linked checkout still holds.
+        """
+        if not (self.root / "repos").is_dir():
+            return Garbage(0, 0)
+        self._prepare()
+        trash = Trash(self._temp)
+        with owned(self._lock):
+            names = [path.name for path in (self.root / "repos").iterdir() if is_repo_name(path.name)]
+            collect({name: self._folder(name) for name in names}, self._blobs, trash, keep, older_than)
+        return trash.empty()
+
+    def ping(self) -> None:
+        """Raises `StoreUnavailableError` where the root is no writable folder, nor can become one."""
+        nearest = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not (nearest.is_dir() and os.access(nearest, os.R_OK | os.W_OK | os.X_OK)):
+            raise StoreUnavailableError(
+                f"the local version store {self.root} cannot be used: {nearest} is not writable"
+            )
 
     def _folder(self, repo: str) -> RepoFolder:
         check_repo_name(repo)
@@ -202,7 +228,7 @@ class LocalStore(VersionStore):
     def _writing(self, repo: str) -> Iterator[None]:
         """Holds the repository's lock."""
         self._prepare()
-        with locked(self.root / "locks" / f"{repo}.lock"):
+        with shared(self._lock), locked(self.root / "locks" / f"{repo}.lock"):
             yield
 
     @contextmanager
@@ -217,7 +243,4 @@ class LocalStore(VersionStore):
     def _prepare(self) -> None:
         for folder in (self._temp, self.root / "repos", self.root / "locks"):
             make_folder(folder)
-        for path in self._temp.iterdir():
-            with suppress(FileNotFoundError):  # another process sweeps too, or has finished
-                if path.lstat().st_mtime < time.time() - _LEFTOVER_AGE:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        sweep(self._temp, _LEFTOVER_AGE)

@@ -13,6 +13,7 @@ from src.core.errors import ConflictError, IntegrityError, InvalidInputError, No
 from src.core.stores.base import Commit, Repo
 from src.core.stores.commits import decode, encode
 from src.core.stores.disk import sync_folder, unique_name, write_durably
+from src.core.stores.disk_errors import writing
 from src.core.stores.names import check_branch_name, is_branch_name, is_commit_id, is_sha256
 
 DEFAULT_BRANCH = "main"
@@ -41,7 +42,7 @@ class RepoFolder:
             folder.mkdir(parents=True)
         draft.point(DEFAULT_BRANCH, "")
         details = {"name": repo.name, "default_branch": repo.default_branch, "created_at": repo.created_at}
-        write_durably(draft._folder / "repo.json", _json(details), self._temp / unique_name())
+        draft._write(draft._folder / "repo.json", _json(details))
         os.rename(draft._folder, self._folder)
         sync_folder(self._folder.parent)
         draft._folder.parent.rmdir()
@@ -64,8 +65,7 @@ class RepoFolder:
 
     def point(self, branch: str, commit_id: str) -> None:
         """Sets a branch, in one step."""
-        line = f"{commit_id or _NO_COMMIT}\n".encode()
-        write_durably(self._refs / branch, line, self._temp / unique_name())
+        self._write(self._refs / branch, f"{commit_id or _NO_COMMIT}\n".encode())
 
     def drop(self, branch: str) -> None:
         """Removes a branch."""
@@ -74,8 +74,16 @@ class RepoFolder:
 
     def add(self, commit: Commit, branch: str) -> None:
         """Stores a commit, then sets the branch to it."""
-        write_durably(self._commits / f"{commit.id}.json", encode(commit), self._temp / unique_name())
+        self._write(self._commits / f"{commit.id}.json", encode(commit))
         self.point(branch, commit.id)
+
+    def stored(self) -> dict[str, Path]:
+        """Returns commit id → file for every commit that is stored, whether anything reaches it or not."""
+        return {path.stem: path for path in self._commits.glob("*.json") if is_sha256(path.stem)}
+
+    def sync_commits(self) -> None:
+        """Makes the removal of commits survive a power cut."""
+        sync_folder(self._commits)
 
     def commit(self, commit_id: str) -> Commit:
         """Returns a commit that this repository refers to."""
@@ -107,6 +115,10 @@ class RepoFolder:
         check_branch_name(branch)
         if self._head(branch) is not None:
             raise ConflictError(f"the repository {self._name!r} already has a branch {branch!r}")
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with writing(path.parent, len(data)):
+            write_durably(path, data, self._temp / unique_name())
 
     def _head(self, branch: str) -> str | None:
         try:

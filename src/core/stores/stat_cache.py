@@ -2,10 +2,11 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-from src.core.stores.disk import unique_name, write_durably
+from src.core.stores.disk import filesystem_time, unique_name, write_durably
 from src.core.stores.locks import locked
 from src.core.stores.names import is_sha256
 
@@ -52,6 +53,7 @@ class StatCache:
         self._path = root / "stat-cache.json"
         self._temp = root / "tmp" / unique_name()
         self._lock = root / "stat-cache.lock"
+        self._device = root.stat().st_dev
         self._known = self._load()
         self._learnt: dict[str, str] = {}
 
@@ -60,13 +62,19 @@ class StatCache:
         look, _, sha256 = self._known.get(_key(device, stamp), "").rpartition(" ")
         return sha256 if look == _look(stamp) and is_sha256(sha256) else None
 
-    def learn(self, device: int, stamp: FileStamp, sha256: str, read_at_ns: int) -> None:
-        """Notes a digest; a racy stamp is left out.
+    def moment(self, device: int) -> int:
+        """Returns the time, for `learn`, from which on a change to a file of a device shows in its stamp.
 
-        `read_at_ns` is the wall clock before the reading. The source may lie on a filesystem
-        whose clock cannot be asked, hence the margin.
+        The store's own filesystem is asked what its clock says; another may not be written to, and gets
+        a margin for the coarsest stamps instead.
         """
-        if stamp.older_than(read_at_ns - RACY_NS):
+        if device == self._device:
+            return filesystem_time(self._lock)
+        return time.time_ns() - RACY_NS
+
+    def learn(self, device: int, stamp: FileStamp, sha256: str, moment_ns: int) -> None:
+        """Notes a digest; a racy stamp is left out. `moment_ns` is the moment just before the reading."""
+        if stamp.older_than(moment_ns):
             self._learnt[_key(device, stamp)] = f"{_look(stamp)} {sha256}"
 
     def save(self) -> None:

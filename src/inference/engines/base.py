@@ -36,6 +36,9 @@ class BaseEngine:
         """Returns the loaded model; kwargs hold `model_path`, `task`, `device`, `dtype` and the version's tags."""
         raise NotImplementedError(f"{type(self).__name__} does not load models")
 
+    def warm_up(self, model: Any) -> None:
+        """Gets a loaded model ready for its first request, before it takes over from another version."""
+
     def infer(self, model: Any, inputs: Any, options: JsonObject) -> Any:
         """Returns `{"response": …, "metadata": …}` or a plain value; long work asks `stop_requested()`."""
         raise NotImplementedError(f"{type(self).__name__} does not infer")
@@ -75,6 +78,13 @@ class BaseEngine:
     def tasks_for(self, path: Path) -> list[str] | None:
         """Returns the tasks that the model files below `path` can do; None when the engine cannot tell."""
         return None
+
+    def refusal(self, path: Path, task: str) -> str | None:
+        """Returns why the model files below `path` are nothing for a task; None where they are, or nobody can tell."""
+        able = self.tasks_for(path)
+        if able is None or task in able:
+            return None
+        return f"its architecture can do {', '.join(able)}" if able else "its architecture is not known here"
 
     def preload_modules(self, paths: Sequence[Path]) -> list[str]:
         """Returns the modules that workers of this engine want imported before they are forked, for these models."""

@@ -10,7 +10,10 @@ from src.inference.types import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """Everything a worker needs to load one model; classes stand as `module:qualified name`."""
+    """Everything a worker needs to load one model; classes stand as `module:qualified name`.
+
+    `warm`: the engine gets the model ready for its first request before the load counts as done.
+    """
 
     engine: str
     engine_config: Mapping[str, Any]
@@ -21,6 +24,7 @@ class LoadSpec:
     device: str | None
     dtype: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
+    warm: bool = False
 
     def as_json(self) -> JsonObject:
         """Returns the fields as JSON values."""

@@ -44,6 +44,8 @@ class ModelHost:
                 dtype=spec.dtype,
                 tags=dict(spec.tags),
             )
+            if spec.warm:
+                self._engine.warm_up(self._model)
             seen = self._engine.describe(self._model)
         except Exception as exc:
             raise failures.engine_failure(exc, engine_class.__name__) from exc

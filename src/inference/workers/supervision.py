@@ -70,6 +70,9 @@ class Supervisor:
         record = self._records.get(key)
         return record.reason if record else None
 
-    def forgive(self) -> None:
-        """Forgets every death."""
-        self._records.clear()
+    def forgive(self, key: Hashable | None = None) -> None:
+        """Forgets the deaths of one model, or every death."""
+        if key is None:
+            self._records.clear()
+        else:
+            self._records.pop(key, None)

@@ -1,4 +1,4 @@
-"""Registries to test against: a real sqlite file each; real MLflow and PostgreSQL servers once, marked slow."""
+"""Registries to test against: a real sqlite file each; a real MLflow server on a real PostgreSQL once, marked slow."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from src.core.mlflow_registry import MlflowRegistry
+from tests.named_hosts import resolved_here
 
 Make = Callable[..., MlflowRegistry]
 
@@ -90,14 +91,12 @@ def look_again(registry: MlflowRegistry) -> None:
     registry._connection._barred_until = registry._connection._quiet_until = 0.0
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("http", marks=pytest.mark.slow), pytest.param("postgres", marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def uri(request: pytest.FixtureRequest) -> str | None:
     """The address of a registry of each kind; None: embedded."""
     if request.param == "sqlite":
         return None
-    address: str = request.getfixturevalue("mlflow_server" if request.param == "http" else "postgres_server")
+    address: str = request.getfixturevalue("mlflow_server")
     return address
 
 
@@ -114,11 +113,12 @@ def name() -> str:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[str]:
-    """The address of a real MLflow server."""
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, postgresql_uri: str) -> Iterator[str]:
+    """The address of a real MLflow server on a real PostgreSQL, under a host name that is not localhost."""
+    from tests.servers import mlflow_on, new_database  # here, since it imports SQLAlchemy, and laziness is tested
+
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_registry, folder / "mlflow.db")
-    with running_mlflow(folder, free_port()) as address:
+    with resolved_here(), mlflow_on(new_database(postgresql_uri), folder) as address:
         yield address
 
 
@@ -152,35 +152,6 @@ def running_mlflow(folder: Path, port: int) -> Iterator[str]:
             os.killpg(server.pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real PostgreSQL server, where one is installed; it refuses to run as root."""
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("PostgreSQL is not installed")
-    folder = Path("/tmp") / f"registry-postgres-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    shutil.chown(folder, "postgres")
-    port = free_port()
-    subprocess.run(
-        ["initdb", "-D", folder / "data", "-U", "someone", "-A", "trust"],
-        user="postgres",
-        check=True,
-        capture_output=True,
-    )
-    server = subprocess.Popen(
-        ["postgres", "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"],
-        user="postgres",
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_until_listening(port)
-        yield f"postgresql://someone:sesame@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown
-        server.wait(30)
-        shutil.rmtree(folder)
-
-
 def free_port() -> int:
     """A port of the loopback interface that nobody uses."""
     with closing(socket.socket()) as probe:
@@ -198,14 +169,3 @@ def _wait_until_healthy(address: str, server: "subprocess.Popen[bytes]", log: Pa
         except OSError:
             time.sleep(0.2)
     pytest.fail(f"the MLflow server did not start: {log.read_text()[-2000:]}")
-
-
-def _wait_until_listening(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("PostgreSQL did not start")

@@ -20,6 +20,9 @@ RUNNERS = {"text-generation": "src.inference.engines.transformers.text_generatio
 _ARCHITECTURE_TASKS = (("ForCausalLM", "text-generation"), ("LMHeadModel", "text-generation"))
 
 
+_WEIGHTS = (".safetensors", ".bin")
+
+
 class TaskRunner(Protocol):
     """A loaded model that can do one task."""
 
@@ -33,6 +36,10 @@ class TaskRunner(Protocol):
 
     def parameter_bytes(self) -> int:
         """Returns the bytes of the weights in memory."""
+        ...
+
+    def warm_up(self) -> None:
+        """Runs the model once, so that its first request finds weights and code in memory."""
         ...
 
 
@@ -70,6 +77,10 @@ class TransformersEngine(BaseEngine):
             trust_remote_code=self.trusts(model_name),
         )
         return runner
+
+    def warm_up(self, model: TaskRunner) -> None:
+        """Runs the model once."""
+        model.warm_up()
 
     def infer(self, model: TaskRunner, inputs: Any, options: JsonObject) -> Any:
         """Runs the model on what its handler prepared."""
@@ -109,6 +120,23 @@ class TransformersEngine(BaseEngine):
     def tasks_for(self, path: Path) -> list[str] | None:
         """Returns the tasks that the architecture named in `config.json` can do here."""
         return tasks_of_architectures(_architectures(path))
+
+    def refusal(self, path: Path, task: str) -> str | None:
+        """Returns what a folder lacks to be a Transformers model for the task."""
+        if not (path / "config.json").is_file():
+            found = ", ".join(sorted(file.name for file in path.iterdir())[:5])
+            return f"it has no config.json at its root (there: {found or 'nothing'})"
+        if not _config(path):
+            return "its config.json is no JSON object"
+        if not any(file.suffix in _WEIGHTS for file in path.iterdir()):
+            return f"it has no weights ({', '.join(_WEIGHTS)})"
+        architectures = _architectures(path)
+        if not architectures:
+            return "its config.json names no architectures"
+        able = self.tasks_for(path) or []
+        if task not in able:
+            return f"{', '.join(architectures)} can do " + (", ".join(able) or "no task of this version")
+        return None
 
     def preload_modules(self, paths: Sequence[Path]) -> list[str]:
         """Returns the library, the runners and the modelling code of each model's type."""

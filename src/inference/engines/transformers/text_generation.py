@@ -62,6 +62,11 @@ class TextGenerationRunner:
         """Drops the weights."""
         self._model = None
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def warm_up(self) -> None:
+        """Reads a few tokens."""
+        self._model(torch.zeros((1, 4), dtype=torch.long, device=self.device))
+
     def parameter_bytes(self) -> int:
         """Returns the bytes of the weights, tied ones once."""
         tensors = {t.data_ptr(): t for t in [*self._model.parameters(), *self._model.buffers()]}

@@ -17,6 +17,7 @@ import pytest
 from src.core.errors import StoreUnavailableError
 from src.core.stores.local import LocalStore
 from src.core.stores.locks import locked
+from src.core.stores.stat_cache import StatCache
 
 Plant = Callable[[Mapping[str, bytes]], Path]
 
@@ -138,6 +139,7 @@ def test_each_layer_is_flushed_before_the_next_names_it(
         events.append(f"replace {target}")
         real_replace(source, target)
 
+    monkeypatch.setattr(StatCache, "save", lambda self: None)  # losing it costs only time
     monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     monkeypatch.setattr(os, "replace", replace)
     commit = store.upload("repo", plant({"a": b"content"}))

@@ -1,0 +1,206 @@
+"""Trains the sample model `demo-ocr` from nothing, on the CPU.
+
+    python -m samples.train_demo_ocr [--out samples/demo-ocr] [--steps …] [--threads 1]
+
+A TrOCR (a ViT that looks at the picture, a decoder that spells) learns to read single lines from
+`samples.inputs.lines`. While it trains, a second head spells from the ViT's columns by CTC, which
+teaches the ViT where letters are long before the decoder knows where to look; it is thrown away.
+"""
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models
+from torch import nn
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    TrOCRConfig,
+    TrOCRProcessor,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
+from transformers.models.donut.image_processing_pil_donut import DonutImageProcessorPil
+
+from samples.inputs.lines import CHARACTERS, LONGEST, Line, blank_line, draw_line
+from samples.train_demo_text import replacing
+
+PLAN = Plan(steps=3000)
+BATCH = 48
+HEIGHT, WIDTH = 32, 208
+PATCH = (16, 4)
+WIDTH_OF_LAYERS = 128
+PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+SPECIAL = (PAD, BEGIN, END, UNKNOWN)
+EXAMINED = 400
+
+CARD = Card(
+    name="demo-ocr",
+    script="train_demo_ocr",
+    pipeline_tag="image-to-text",
+    purpose=(
+        "A TrOCR that can be right or wrong: it reads one printed line of up to "
+        f"{LONGEST} Latin letters, digits and the signs `{''.join(CHARACTERS[62:]).strip()}`. "
+        "It exists so that a serving platform can be tried without a download."
+    ),
+    data=(
+        "All lines are drawn by `samples/inputs/lines.py` in DejaVu, STIX and Computer Modern; "
+        "one text in five is held out."
+    ),
+    examined=f"{EXAMINED} lines with held-out texts in fonts that training never saw (Aileron, DejaVu Sans Mono, Computer Modern Sans).",
+    limits="Single lines only, upright, in about the size of the picture. Other scripts and handwriting get nonsense.",
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Build a tokenizer of single characters."""
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *CHARACTERS))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_processor() -> TrOCRProcessor:
+    """Build the processor: the picture keeps its proportions, fills the height or the width, and is padded."""
+    size = {"height": HEIGHT, "width": WIDTH}
+    pictures = DonutImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return TrOCRProcessor(pictures, build_tokenizer())
+
+
+def build_model() -> VisionEncoderDecoderModel:
+    """Build the untrained model."""
+    encoder = ViTConfig(
+        image_size=[HEIGHT, WIDTH],
+        patch_size=list(PATCH),
+        hidden_size=WIDTH_OF_LAYERS,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=240,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    decoder = TrOCRConfig(
+        vocab_size=len(SPECIAL) + len(CHARACTERS),
+        d_model=WIDTH_OF_LAYERS,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=96,
+        max_position_embeddings=40,
+        dropout=0.0,
+        cross_attention_hidden_size=WIDTH_OF_LAYERS,
+    )
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    tokens = {f"{name}_token_id": SPECIAL.index(token) for name, token in (("pad", PAD), ("bos", BEGIN), ("eos", END))}
+    for part in (config, config.decoder):
+        for name, value in tokens.items():
+            setattr(part, name, value)
+        part.decoder_start_token_id = SPECIAL.index(BEGIN)
+    model = VisionEncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(
+        **tokens, decoder_start_token_id=SPECIAL.index(BEGIN), max_new_tokens=LONGEST + 8
+    )
+    return model
+
+
+def batches(processor: TrOCRProcessor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield pictures, (batch, 3, height, width), and token ids, (batch, length), begin to end, padded."""
+    rng = random.Random(f"training {SEED}")
+    while True:
+        lines = [draw_line(rng, held_out=False) for _ in range(BATCH)]
+        # Pages have empty places too: they read as nothing.
+        empty = [Line(blank_line(rng), "", "") for _ in range(rng.random() < 0.5)]
+        yield encode(processor, lines + empty)
+
+
+def encode(processor: TrOCRProcessor, lines: Sequence[Line]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn lines into pixel values and token ids."""
+    pictures = processor(images=[line.image for line in lines], return_tensors="pt").pixel_values
+    texts = [f"{BEGIN}{line.text}{END}" for line in lines]
+    tokens = processor.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+    return pictures, tokens.input_ids
+
+
+class Columns(nn.Module):
+    """Spells from the columns of the ViT's patches; it exists while training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = HEIGHT // PATCH[0]
+        self.spell = nn.Linear(self.rows * WIDTH_OF_LAYERS, len(SPECIAL) + len(CHARACTERS))
+
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the CTC loss of hidden states, (batch, 1 + patches, width), per character."""
+        patches = hidden[:, 1:].unflatten(1, (self.rows, -1)).transpose(1, 2).flatten(2)
+        scores = log_softmax(self.spell(patches), dim=-1).transpose(0, 1)
+        lengths = (tokens != SPECIAL.index(PAD)).sum(1) - 2
+        steps = torch.full_like(lengths, scores.shape[0])
+        loss = ctc_loss(scores, tokens[:, 1:-1], steps, lengths, reduction="sum", zero_infinity=True)
+        return loss / lengths.sum()
+
+
+def loss_of(
+    model: VisionEncoderDecoderModel, columns: Columns, batch: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Return the loss of the decoder and of the columns, per character."""
+    pictures, tokens = batch
+    hidden = model.encoder(pixel_values=pictures).last_hidden_state
+    logits = model.decoder(input_ids=tokens[:, :-1], encoder_hidden_states=hidden).logits
+    spelt = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=SPECIAL.index(PAD))
+    return spelt + 0.5 * columns(hidden, tokens)
+
+
+@torch.inference_mode()
+def read(model: VisionEncoderDecoderModel, processor: TrOCRProcessor, images: Sequence[Image.Image]) -> list[str]:
+    """Read pictures of lines."""
+    pixels = processor(images=list(images), return_tensors="pt").pixel_values
+    texts: list[str] = processor.batch_decode(model.generate(pixels, do_sample=False), skip_special_tokens=True)
+    return texts
+
+
+def examine(model: VisionEncoderDecoderModel, processor: TrOCRProcessor) -> dict[str, float]:
+    """Measure the share of held-out lines read exactly, as they are and blank."""
+    rng = random.Random("exam")
+    lines = [draw_line(rng, held_out=True) for _ in range(EXAMINED)]
+    texts = [line.text for line in lines]
+    pictures = {"Held-out lines": [line.image for line in lines], "Blank pictures": [blank_line(rng) for _ in lines]}
+    return {
+        name: sum(map(str.__eq__, read(model, processor, images), texts)) / len(texts)
+        for name, images in pictures.items()
+    }
+
+
+def main() -> None:
+    """Train, examine and write the model."""
+    chosen = arguments("Train the sample model demo-ocr.", PLAN, Path(__file__).parent / CARD.name)
+    processor, model, columns = build_processor(), build_model(), Columns()
+    print(f"{model.num_parameters():,} parameters")
+    plan = Plan(steps=chosen.steps)
+    minutes = fit((model, columns), batches(processor), lambda batch: loss_of(model, columns, batch), plan)
+    model.eval()
+    with replacing(chosen.out) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        CARD.write(folder, model, minutes, examine(model, processor))
+    print(f"wrote {chosen.out} after {minutes:.1f} min of training")
+
+
+if __name__ == "__main__":
+    main()
