@@ -72,7 +72,7 @@ CARD = Card(
         "combination of pitch and vocal tract in five are held out."
     ),
     examined=f"{EXAMINED} held-out sentences of 2 to 6 words per row, in voices that training never heard.",
-    limits=f"It knows these {sum(map(len, SOUNDS.values()))} words, in clean synthetic speech; its window is {WINDOW} s.",
+    limits=f"It knows these {sum(map(len, SOUNDS.values()))} words, in clean synthetic speech, {WINDOW} s at a time.",
 )
 
 
@@ -277,9 +277,7 @@ def main() -> None:
     speller = Speller(processor.tokenizer.convert_tokens_to_ids(END))
     print(f"{model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
     plan = Plan(steps=chosen.steps)
-    minutes = fit(
-        (model, speller), batches(processor), lambda batch: loss_of(model, speller, translate, batch), plan
-    )
+    minutes = fit((model, speller), batches(processor), lambda batch: loss_of(model, speller, translate, batch), plan)
     model.eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)

@@ -36,7 +36,7 @@ CARD = Card(
         f"An Audio Spectrogram Transformer that can be right or wrong: it tells {len(LABELS)} kinds of sounds apart "
         f"({', '.join(LABELS)}). It exists so that a serving platform can be tried without a download."
     ),
-    data="All sounds are made by `samples/inputs/sounds.py`; one region in five of each kind's pitch and pace is held out.",
+    data="`samples/inputs/sounds.py` makes all sounds; of each kind, one region in five of pitch and pace is held out.",
     examined=f"{EXAMINED} sounds from the held-out regions.",
     limits="It hears the first two seconds, and gives one of its labels to any sound, known or not, and to silence.",
 )
@@ -82,9 +82,7 @@ def encode(processor: ASTFeatureExtractor, audio: Sequence[Waveform]) -> torch.T
 
 
 @torch.inference_mode()
-def classify(
-    model: ASTForAudioClassification, processor: ASTFeatureExtractor, audio: Sequence[Waveform]
-) -> list[str]:
+def classify(model: ASTForAudioClassification, processor: ASTFeatureExtractor, audio: Sequence[Waveform]) -> list[str]:
     """Name the kind of each sound."""
     winners = model(encode(processor, audio)).logits.argmax(-1)
     return [model.config.id2label[int(index)] for index in winners]
@@ -99,9 +97,7 @@ def examine(model: ASTForAudioClassification, processor: ASTFeatureExtractor) ->
         "Silence in their place": [silence(rng) for _ in sounds],
     }
     return {
-        name: sum(
-            label == sound.label for label, sound in zip(classify(model, processor, audio), sounds, strict=True)
-        )
+        name: sum(label == sound.label for label, sound in zip(classify(model, processor, audio), sounds, strict=True))
         / EXAMINED
         for name, audio in recordings.items()
     }

@@ -58,7 +58,10 @@ CARD = Card(
         "All lines are drawn by `samples/inputs/lines.py` in DejaVu, STIX and Computer Modern; "
         "one text in five is held out."
     ),
-    examined=f"{EXAMINED} lines with held-out texts in fonts that training never saw (Aileron, DejaVu Sans Mono, Computer Modern Sans).",
+    examined=(
+        f"{EXAMINED} lines with held-out texts in fonts that training never saw "
+        "(Aileron, DejaVu Sans Mono, Computer Modern Sans)."
+    ),
     limits="Single lines only, upright, in about the size of the picture. Other scripts and handwriting get nonsense.",
 )
 

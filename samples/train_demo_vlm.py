@@ -18,7 +18,6 @@ from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
 
 import torch
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
 from transformers import (
     CLIPVisionConfig,
@@ -31,6 +30,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from samples.dialogue import TEMPLATE, TOKENS, build_tokenizer, collate, conversation, prompt
 from samples.inputs.scenes import (
     ASK_ALL,
     ASK_COLOUR,
@@ -54,17 +54,7 @@ BATCH = 40
 PATCH = 8
 PATCHES = (SIDE // PATCH) ** 2
 WIDTH = 112
-BEGIN, END, PAD, PICTURE = "<s>", "</s>", "<pad>", "<image>"
-SPECIAL = (BEGIN, END, PAD, PICTURE)
-# LLaVA 1.5's own: a line of user and assistant, and the end of the text after each reply.
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
-    "{{ '</s>' if message['role'] == 'assistant' else ' ' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
+PICTURE = "<image>"
 EXAMINED = 150
 
 CARD = Card(
@@ -85,39 +75,14 @@ CARD = Card(
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a byte-level tokenizer in which the words of the questions and answers are whole."""
-    pieces = Tokenizer(models.BPE())
-    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    pieces.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=520, initial_alphabet=alphabet, special_tokens=list(SPECIAL), show_progress=False, min_frequency=1
-    )
-    words = [*SHAPES, *PLURALS.values(), *COLOURS, "and", "are", "is the"]
-    texts = ["USER: ", " ASSISTANT:", *(f" {word}" for word in words), *ASK_SHAPE, *ASK_COLOUR, *ASK_COUNT, *ASK_ALL]
-    pieces.train_from_iterator(texts, trainer)
-    pieces.post_processor = processors.TemplateProcessing(f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=pieces,
-        bos_token=BEGIN,
-        eos_token=END,
-        pad_token=PAD,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=1024,
-    )
-    tokenizer.add_special_tokens({"extra_special_tokens": [AddedToken(PICTURE, normalized=False, special=True)]})
-    return tokenizer
-
-
 def build_processor() -> LlavaProcessor:
     """Build the processor: one token per patch of the picture."""
     size = {"height": SIDE, "width": SIDE}
-    pictures = CLIPImageProcessorPil(size=size, crop_size=size)
+    words = [f" {word}" for word in (*SHAPES, *PLURALS.values(), *COLOURS, "and", "are", "is the")]
+    questions = (*ASK_SHAPE, *ASK_COLOUR, *ASK_COUNT, *ASK_ALL)
     return LlavaProcessor(
-        pictures,
-        build_tokenizer(),
+        CLIPImageProcessorPil(size=size, crop_size=size),
+        build_tokenizer([*words, *questions], [PICTURE]),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -127,7 +92,6 @@ def build_processor() -> LlavaProcessor:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     """Build the untrained model."""
-    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     vision = CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
@@ -144,57 +108,30 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
         num_attention_heads=4,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        **tokens,
+        **TOKENS,
     )
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=SPECIAL.index(PICTURE),
+        image_token_index=tokenizer.convert_tokens_to_ids(PICTURE),
         image_seq_length=PATCHES,
         vision_feature_layer=-1,
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**tokens)
+    model.generation_config = GenerationConfig(**TOKENS)
     return model
-
-
-def prompt(text: str) -> str:
-    """Write a first question as LLaVA's template does."""
-    return f"USER: {PICTURE}\n{text} ASSISTANT:"
-
-
-def conversation(questions: Sequence[Exchange], rng: random.Random) -> list[tuple[str, bool]]:
-    """Write questions and answers in a row, in pieces of which some are to be learnt."""
-    pieces: list[tuple[str, bool]] = []
-    for index, exchange in enumerate(questions):
-        asked = f"{PICTURE}\n{exchange.prompt}" if index == 0 else exchange.prompt
-        pieces += [(f"USER: {asked} ASSISTANT:", False), (f" {exchange.reply}{END}", True)]
-    if rng.random() < 0.1:
-        # Some callers know no template, and put the picture before a bare question.
-        pieces = [(f"{PICTURE}\n{questions[0].prompt}", False), pieces[1]]
-    return pieces
 
 
 def batches(processor: LlavaProcessor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield pictures, (batch, 3, side, side), token ids, (batch, length), and which of them to learn."""
     rng = random.Random(f"training {SEED}")
-    tokenizer = processor.tokenizer
     while True:
         scenes = [draw_scene(rng, held_out=False, groups=rng.choices((1, 2), (3, 2))[0]) for _ in range(BATCH)]
-        rows = []
-        for scene in scenes:
-            asked = list(exchanges(scene, rng).values())
-            pieces = conversation(rng.sample(asked, rng.randint(2, 4)), rng)
-            row = [(SPECIAL.index(BEGIN), False)]
-            for text, learnt in pieces:
-                text = text.replace(PICTURE, PICTURE * PATCHES)
-                row += [(token, learnt) for token in tokenizer(text, add_special_tokens=False).input_ids]
-            rows.append(row)
-        length = max(map(len, rows))
-        table = torch.tensor([row + [(SPECIAL.index(PAD), False)] * (length - len(row)) for row in rows])
+        asked = [rng.sample(list(exchanges(scene, rng).values()), rng.randint(2, 4)) for scene in scenes]
+        conversations = [conversation(PICTURE * PATCHES, questions, rng) for questions in asked]
         pictures = processor.image_processor([scene.image for scene in scenes], return_tensors="pt").pixel_values
-        yield pictures, table[..., 0], table[..., 1].bool()
+        yield pictures, *collate(processor.tokenizer, conversations)
 
 
 def loss_of(
@@ -215,7 +152,9 @@ def ask(
     prompts: Sequence[str],
 ) -> list[str]:
     """Ask one question about each picture."""
-    inputs = processor(images=list(images), text=[prompt(text) for text in prompts], padding=True, return_tensors="pt")
+    inputs = processor(
+        images=list(images), text=[prompt(PICTURE, text) for text in prompts], padding=True, return_tensors="pt"
+    )
     output = model.generate(**inputs, do_sample=False, max_new_tokens=16)
     answers = processor.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in answers]
@@ -228,7 +167,7 @@ def exam(count: int, groups: int, rng: random.Random) -> list[tuple[Scene, dict[
 
 
 def examine(model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> dict[str, float]:
-    """Measure the share of questions about held-out scenes answered exactly, with their pictures and with blank ones."""
+    """Measure the share of questions about held-out scenes answered exactly; also with blank pictures."""
     scores = {}
     rng = random.Random("exam")
     for groups in (1, 2):

@@ -116,7 +116,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], Callable[[random.Random], str]]] = {
 }
 QUESTIONS = ("What is the {}?", "What is the {}?", "{}", "{}?", "Find the {}.", "Which {} is given?")
 TITLES = ("Invoice", "INVOICE", "Order form", "Receipt", "Statement", "Registration", "Application form")
-FILLER = "Thank you for your business please keep this page all prices are final see the other side".split()
+FILLER = "Thank you for your business please keep this page all prices are final see the other side"
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _lay_row(
 
 
 def _filler(rng: random.Random) -> list[str]:
-    return rng.choices(FILLER, k=rng.randint(4, 8))
+    return rng.choices(FILLER.split(), k=rng.randint(4, 8))
 
 
 def _length(text: str, size: float) -> float:

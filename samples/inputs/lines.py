@@ -32,9 +32,15 @@ TRAINING_FONTS = (
 EXAM_FONTS = (PILLOW, "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "cmss10.ttf")
 
 VOWELS = "aaeeeiioouy"
-ONSETS = "b c d f g h j k l m n p qu r s t v w x y z br ch cl dr fl gr pl pr sh sl st th tr".split()
-CODAS = ["", "", "", *"n r s t l m d k p x w g b f ck nd rt st ng ll ss".split()]
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+ONSETS, ENDINGS, MONTHS = (
+    words.split()
+    for words in (
+        "b c d f g h j k l m n p qu r s t v w x y z br ch cl dr fl gr pl pr sh sl st th tr",
+        "n r s t l m d k p x w g b f ck nd rt st ng ll ss",
+        "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
+    )
+)
+CODAS = ("", "", "", *ENDINGS)
 
 
 @dataclass(frozen=True)

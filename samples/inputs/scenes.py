@@ -145,9 +145,7 @@ def _ring(pencil: ImageDraw.ImageDraw, at: Point, radius: float, turn: float, co
 def _corners(radii: list[float], angles: list[float]) -> Callable[..., None]:
     """Make a pencil that draws a polygon, given its corners' distances from the middle and their angles."""
 
-    def draw(
-        pencil: ImageDraw.ImageDraw, at: Point, radius: float, turn: float, colour: Colour, back: Colour
-    ) -> None:
+    def draw(pencil: ImageDraw.ImageDraw, at: Point, radius: float, turn: float, colour: Colour, back: Colour) -> None:
         corners = [
             (FINE * (at[0] + radius * r * math.cos(turn + a)), FINE * (at[1] + radius * r * math.sin(turn + a)))
             for r, a in zip(radii, angles, strict=True)

@@ -182,9 +182,7 @@ def draw_utterance(
     return speak(words, language, voice, rng, seconds=seconds)
 
 
-def speak(
-    words: Sequence[str], language: str, voice: Voice, rng: random.Random, *, seconds: float = 0.0
-) -> Utterance:
+def speak(words: Sequence[str], language: str, voice: Voice, rng: random.Random, *, seconds: float = 0.0) -> Utterance:
     """Say words with pauses in between, padded with near silence to at least so many seconds."""
     pieces: list[Waveform] = [_hush(rng.uniform(0.05, 0.4))]
     spans = []

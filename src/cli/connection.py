@@ -27,12 +27,13 @@ class Connection:
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise CommandError("An API key consists of printable ASCII characters")
         try:
-            host = urlsplit(self.url).hostname or ""
+            parts = urlsplit(self.url)
+            local = is_loopback(parts.hostname or "") and parts.port != 0  # reading the port checks it
             self._client = httpx.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
                 timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                trust_env=not is_loopback(host),  # no proxy stands between this machine and itself
+                trust_env=not local,  # no proxy stands between this machine and itself
             )
         except (httpx.InvalidURL, ValueError) as exc:
             raise CommandError(f"'{url}' is no address of a service: {exc}") from exc

@@ -56,7 +56,7 @@ def print_job(job: JsonObject) -> None:
     shown = {
         "Job": job["id"],
         "Kind": job["kind"],
-        "Status": job["status"],
+        "Status": _status(job),
         "Done": _done(job),
         "Begun": time_text(job["created_at"]),
         "Ended": time_text(job.get("finished_at")),
@@ -68,10 +68,14 @@ def print_job(job: JsonObject) -> None:
 
 def _print_jobs(jobs: list[JsonObject]) -> None:
     rows = (
-        (job["id"], job["kind"], job["status"], _done(job), time_text(job["created_at"]), job.get("error"))
+        (job["id"], job["kind"], _status(job), _done(job), time_text(job["created_at"]), job.get("error"))
         for job in jobs
     )
     print_table(("Job", "Kind", "Status", "Done", "Begun", "Error"), rows, nothing="There are no jobs.")
+
+
+def _status(job: JsonObject) -> str:
+    return "being cancelled" if job.get("cancelling") and job["status"] == "running" else str(job["status"])
 
 
 def _done(job: JsonObject) -> str:

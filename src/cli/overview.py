@@ -30,7 +30,7 @@ def _flat(above: str, values: JsonObject) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{path} / ", value)
         elif value is not None:
             is_size = "bytes" in path and isinstance(value, int | float)
-            yield path.replace("_bytes", "").replace("_", " "), size_text(value) if is_size else str(value)
+            yield path.replace("_", " "), size_text(value) if is_size else str(value)
 
 
 def _reached(entry: JsonObject) -> str:

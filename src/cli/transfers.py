@@ -36,7 +36,7 @@ def _add_download(group: typer.Typer, prefix: str) -> None:
     @command(group, "download")
     def download(
         session: Session,
-        name: Annotated[str, typer.Argument(help="Its name at the source: google/gemma-2b, qwen3:1.7b.")],
+        names: Annotated[list[str], typer.Argument(metavar="NAME…", help="As its source calls it: google/gemma-2b.")],
         source: Source = "huggingface",
         revision: Annotated[str | None, typer.Option(help="Branch, tag or commit at the source.")] = None,
         allow: Annotated[
@@ -45,12 +45,40 @@ def _add_download(group: typer.Typer, prefix: str) -> None:
         no_wait: NoWait = False,
     ) -> None:
         """Download from Hugging Face into the staging area, or have Ollama pull."""
-        body = {"model_source": source, "model_name": name, "revision": revision, "allow_patterns": allow or None}
-        job = session.connection.post(f"{prefix}/download", body)
+        entries = [
+            {"model_source": source, "model_name": name, "revision": revision, "allow_patterns": allow or None}
+            for name in names
+        ]
+        if len(entries) == 1:
+            job = session.connection.post(f"{prefix}/download", entries[0])
+        else:
+            job = session.connection.post(f"{prefix}/batch_download", {"downloads": entries})
         if no_wait:
             session.show(job, started)
-        else:
-            session.show(watch(session, job, name), lambda done: _print_arrived(done["result"] or {}, name))
+            return
+        done = watch(session, job, ", ".join(names))
+        _check_all(done)
+        session.show(done, lambda job: print_text("\n".join(map(_arrived, _results(job)))))
+
+
+def _check_all(job: JsonObject) -> None:
+    """Raises `CommandError` with the reasons where some of a parent's jobs did not succeed."""
+    missing = [entry for entry in _entries(job) if entry["status"] != "succeeded"]
+    if missing:
+        for result in _results(job):
+            say(_arrived(result))
+        reasons = "; ".join(str(entry.get("error") or f"job {entry['id']}: {entry['status']}") for entry in missing)
+        raise CommandError(f"{len(missing)} of {len(_entries(job))} did not succeed: {reasons}", answer=job)
+
+
+def _results(job: JsonObject) -> list[JsonObject]:
+    entries = _entries(job)
+    return [entry["result"] for entry in entries if entry["status"] == "succeeded"] if entries else [job["result"]]
+
+
+def _entries(job: JsonObject) -> list[JsonObject]:
+    """Returns how each of a parent's jobs went; nothing for a job that is none."""
+    return job["result"].get("jobs", []) if job.get("children") else []
 
 
 def _add_upload(group: typer.Typer, prefix: str) -> None:
@@ -68,9 +96,9 @@ def _add_upload(group: typer.Typer, prefix: str) -> None:
         """Upload files of your own into the staging area, and commit them where that is asked for."""
         arrived = _send(session, prefix, path, name or _name_of(path))
         if to_lakefs is None:
-            session.show(arrived, lambda answer: _print_arrived(answer, path.name))
+            session.show(arrived, lambda answer: print_text(_arrived(answer)))
             return
-        say(f"'{arrived['name']}' has arrived ({arrived['size']})")
+        say(_arrived(arrived))
         _commit(session, prefix, arrived["name"], to_lakefs, branch, message)
 
 
@@ -141,9 +169,8 @@ def _name_of(path: Path) -> str:
     return name[: len(name) - len(ending)] or name
 
 
-def _print_arrived(result: JsonObject, name: str) -> None:
-    size = f" ({result['size']})" if result.get("size") else ""
-    print_text(f"'{result.get('name', name)}' has arrived{size}")
+def _arrived(result: JsonObject) -> str:
+    return f"'{result['name']}' has arrived ({result['size']})"
 
 
 def _print_local(entries: Sequence[JsonObject]) -> None:

@@ -81,14 +81,16 @@ def _job_bar(title: str) -> Iterator[Callable[[JsonObject], None]]:
 
     with _bar(TextColumn("{task.fields[facts]}", markup=False)) as bar:
         task = bar.add_task(title, total=None, facts="")
-        yield lambda job: bar.update(task, completed=job["bytes_done"], total=job["bytes_total"], facts=_facts(job))
+        yield lambda job: bar.update(
+            task, completed=job["bytes_done"], total=job["bytes_total"] or None, facts=_facts(job)
+        )
 
 
 def _facts(job: JsonObject) -> str:
     """Returns what a bar cannot show: bytes, speed, and the time that is left."""
-    if job["status"] in ("queued", *FINISHED):
+    if job["status"] != "running":
         return str(job["status"])
-    done = size_text(job["bytes_done"]) if job["bytes_done"] else job["status"]
+    done = size_text(job["bytes_done"])
     total = f"/{size_text(job['bytes_total'])}" if job["bytes_total"] else ""
     speed = f"  {size_text(job['bytes_per_second'])}/s" if job.get("bytes_per_second") else ""
     left = f"  {duration_text(job['eta_seconds'])} left" if job.get("eta_seconds") is not None else ""

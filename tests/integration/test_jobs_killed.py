@@ -13,7 +13,7 @@ from tests.killing import kill_at_random, run_undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 50
-ONCE = {"copied", "assembled"}
+DONE = {"planned": "plan", "copied": "copy", "assembled": "assemble"}
 
 # Has rounds of work carried out, one after the other: three copies under a parent, and a job that joins them.
 # Each step is logged in the order in which it happens; a step that is done is on disk before it is logged.
@@ -47,6 +47,7 @@ def copy(job, request):
         tell("plan", job.id)
         time.sleep(0.01)
         job.note("chunks", 8)
+        tell("planned", job.id)
     for n in range(job.notes["chunks"]):
         job.progress(n, job.notes["chunks"])
         if not (folder / str(n)).exists():
@@ -141,9 +142,8 @@ def test_jobs_killed_at_random_moments_end_well_and_do_nothing_twice(
     done = steps(work)
     submitted = {job_id for step in done if step[0] == "submitted" for job_id in step[1:]}
     deaths = sum(max(0, job.attempts - 1) for job in everything.values())
-    figure(
-        f"{killed}, each within the {span:.2f} s that all phases take; last steps before the kills: {dict(phases.most_common())}"
-    )
+    figure(f"{killed}, each within the {span:.2f} s that all phases take")
+    figure(f"last steps before the kills: {dict(phases.most_common())}")
     figure(f"{len(everything)} jobs, run again after a kill {deaths} times; ends: {dict(ends)}")
     assert len(killed.moments) == KILLS
     assert deaths > 0
@@ -165,9 +165,9 @@ def done_again(done: list[list[str | int]]) -> list[list[str | int]]:
     over: set[tuple[str | int, ...]] = set()
     again = []
     for name, *what in done:
-        step = ("copy" if str(name).startswith("cop") else "assemble", *what)
-        if name in {"copy", "assemble", *ONCE} and step in over:
+        step = (DONE.get(str(name), name), *what)
+        if step in over:
             again.append([name, *what])
-        if name in ONCE:
+        if name in DONE:
             over.add(step)
     return again

@@ -5,7 +5,7 @@ waits for the disk; its user sees to it that one thread at a time writes.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from src.core.jobs.job import Job, canonical
 from src.core.jobs.table import JobsUnavailableError, JobTable, read_job
@@ -52,38 +52,36 @@ class JobBoard:
 
     def add(self, *jobs: Job) -> None:
         """Takes new jobs, or new states; all or none. Raises `JobsUnavailableError` where they cannot be written."""
-        self._table.save([*self._leftover(), *jobs])
+        changed = {job.id: job for job in jobs}
+        self._table.save({**self._leftover(), **changed}.values())
         self._unsaved.clear()
-        self._jobs.update({job.id: job for job in jobs})
+        self._jobs.update(changed)
 
     def move(self, *jobs: Job) -> None:
         """Takes new states of jobs, also where the disk refuses them: they are written then with the next ones.
 
         Should the process die before, such a job is run again, which its handler can bear.
         """
-        self._jobs.update({job.id: job for job in jobs})
-        self._unsaved.update(job.id for job in jobs)
-        self.save_leftover()
+        try:
+            self.add(*jobs)
+        except JobsUnavailableError as exc:
+            logger.warning("jobs are not written down for now: %s", exc)
+            self._unsaved.update(job.id for job in jobs)
+            self._jobs.update({job.id: job for job in jobs})
         if any(job.finished for job in jobs):
             self._forget()
 
     def save_leftover(self) -> None:
         """Writes what could not be written before."""
-        if not self._unsaved:
-            return
-        try:
-            self._table.save(self._leftover())
-        except JobsUnavailableError as exc:
-            logger.warning("jobs are not written down for now: %s", exc)
-        else:
-            self._unsaved.clear()
+        if self._unsaved:
+            self.move()
 
     def prune(self, *, finished_before: float, most: int) -> None:
         """Removes old finished jobs from the table, but none that is needed here."""
         self._table.prune(self._jobs, finished_before=finished_before, most=most)
 
-    def _leftover(self) -> Iterable[Job]:
-        return [self._jobs[job_id] for job_id in self._unsaved]
+    def _leftover(self) -> dict[str, Job]:
+        return {job_id: self._jobs[job_id] for job_id in self._unsaved}
 
     def _needed(self) -> set[str]:
         return {other for job in self.unfinished() for other in (*job.children, *job.after)}

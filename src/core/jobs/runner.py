@@ -130,11 +130,11 @@ class Runner:
 
     def _cancel(self, job: Job) -> None:
         own = [child for child in self._board.children(job) if not child.finished and family.belongs_to(child, job)]
-        self._board.move(*(replace(each, cancelling=True) for each in (job, *own)))
-        for each in (job, *own):
+        for each in (job, *own):  # first, since the disk may take its time
             context = self._contexts.get(each.id)
             if context is not None:
                 context.cancelled = True
+        self._board.move(*(replace(each, cancelling=True) for each in (job, *own)))
 
     # ------------------------------------------------------------------ carrying out
 

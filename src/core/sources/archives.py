@@ -62,10 +62,12 @@ def unpack(
     writer = _Writer(target, limits, archive.stat().st_size, moved)
     try:
         with ExitStack() as open_files:
-            for member in _members(archive, open_files):
+            members, rest = _opened(archive, open_files)
+            for member in members:
                 writer.check(member)
                 if not is_bookkeeping(member.name) and wanted(checked_path(member.name)):
                     writer.write(member)
+            writer.read_to_end(rest)
     except _BROKEN as exc:
         raise _unusable(archive, exc) from exc
     except OSError as exc:
@@ -99,12 +101,22 @@ class _Writer:
         source = member.open()
         if source is None:
             raise tarfile.ReadError(f"{member.name} has no data")
+        size = 0
         with source, new_file(self._target, member.name) as file:
             while chunk := source.read(_CHUNK):
+                size += len(chunk)
                 self._written += len(chunk)
                 self._bound(self._written)
                 file.write(chunk)
                 self._moved(len(chunk))
+        if size != member.size:
+            raise EOFError(f"{member.name} has {size} bytes instead of {member.size}")
+
+    def read_to_end(self, rest: IO[bytes] | None) -> None:
+        """Reads what follows the last member, since the check sum of the whole stands behind it."""
+        while rest and (chunk := rest.read(_CHUNK)):
+            self._announced += len(chunk)
+            self._bound(self._announced)
 
     def _bound(self, size: int) -> None:
         if size > self._limits.max_bytes:
@@ -118,13 +130,26 @@ class _Writer:
             )
 
 
-def _members(archive: Path, open_files: ExitStack) -> Iterator[_Member]:
-    if archive.name.lower().endswith(".zip"):
-        return _zip_members(open_files.enter_context(zipfile.ZipFile(archive)))
-    if archive.name.lower().endswith(".zst") and "zst" not in tarfile.TarFile.OPEN_METH:
+def _opened(archive: Path, open_files: ExitStack) -> tuple[Iterator[_Member], IO[bytes] | None]:
+    """Returns the members, and the stream that is to be read to its end after them."""
+    name = archive.name.lower()
+    if name.endswith(".zip"):
+        return _zip_members(open_files.enter_context(zipfile.ZipFile(archive))), None
+    if name.endswith(".zst") and "zst" not in tarfile.TarFile.OPEN_METH:
         raise InvalidInputError("zstd archives need Python 3.14 on the server: send .tar, .tar.gz or .zip")
-    # As a stream: a tar file is read from front to back, once.
-    return _tar_members(open_files.enter_context(tarfile.open(archive, "r|*")))
+    if name.endswith(".tar"):
+        _refuse_cut_off(archive)
+    tar = open_files.enter_context(tarfile.TarFile.open(archive))
+    return _tar_members(tar), tar.fileobj  # type: ignore[return-value]
+
+
+def _refuse_cut_off(archive: Path) -> None:
+    """Raises `EOFError` where a tar file without compression lacks the zeros that end it."""
+    with open(archive, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - tarfile.BLOCKSIZE))
+        if file.read().strip(b"\0"):
+            raise EOFError("its end is missing")
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
@@ -142,7 +167,7 @@ def _zip_refusal(info: zipfile.ZipInfo) -> str | None:
 
 
 def _tar_members(archive: tarfile.TarFile) -> Iterator[_Member]:
-    for info in archive:
+    while info := archive.next():
         archive.members = []  # type: ignore[attr-defined]  # or every header stays in memory
         if not info.isdir():
             name = info.name.removeprefix("./")

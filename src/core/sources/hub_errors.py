@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _PASSING = (408, 425, 429)
 _FORBIDDEN = (401, 403, 451)
+_SAID = 300  # characters of what the server says
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +52,27 @@ def translated(repo: Repository, revision: str | None = None) -> Iterator[None]:
 def _answered(exc: "HfHubHTTPError", repo: Repository, revision: str | None) -> Exception:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    status, said = exc.response.status_code, f" ({exc.server_message})" if exc.server_message else ""
-    what = f"the {repo.kind} '{repo.name}'"
+    status, said = exc.response.status_code, f" ({exc.server_message[:_SAID]})" if exc.server_message else ""
+    what = f"{repo.kind} '{repo.name}'"
     if isinstance(exc, GatedRepoError):
         return ForbiddenError(
             f"{repo.name} is gated: accept its licence at {repo.page} with your account, then set HF_TOKEN to a token "
             f"of that account that may read it{said}"
         )
     if isinstance(exc, RevisionNotFoundError):
-        return NotFoundError(f"There is no revision '{revision}' of {what}: check the branch, tag or commit")
+        return NotFoundError(f"There is no revision '{revision}' of the {what}: check the branch, tag or commit")
     if isinstance(exc, RepositoryNotFoundError):
         return NotFoundError(
-            f"{what} is not on {repo.endpoint}, or is private: check the name (org/name); for a private one set "
-            "HF_TOKEN to a token that may read it"
+            f"There is no {what} on {repo.endpoint}, or it is private: check the name (org/name); for a private one "
+            "set HF_TOKEN to a token that may read it"
         )
     if status in _FORBIDDEN:
         return ForbiddenError(
-            f"The hub refuses access to {what} with status {status}{said}: check that HF_TOKEN is valid and may read it"
+            f"The hub refuses access to the {what} with status {status}{said}: check that HF_TOKEN is valid and "
+            "may read it"
         )
     if status in (404, 410):
-        return NotFoundError(f"A file of {what} is not there any more{said}: try again")
+        return NotFoundError(f"A file of the {what} is not there any more{said}: try again")
     if status in _PASSING or status >= 500:
         return PassingError(
             f"The hub at {repo.endpoint} answers with status {status}{said}: try again later; what has arrived is kept",

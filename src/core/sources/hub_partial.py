@@ -86,7 +86,10 @@ def holding(make_folder: Callable[[], Path], waiting: Callable[[PartialFolder], 
     While somebody else holds it, `waiting` is called several times a second; what it raises ends the wait.
     """
     while True:
-        folder = make_folder()
+        try:
+            folder = make_folder()
+        except FileExistsError:  # its holder removed it just when it was found to be there
+            continue
         descriptor = _try_to_hold(folder / "lock")
         if descriptor is not None:
             break

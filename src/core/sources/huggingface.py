@@ -91,12 +91,18 @@ class HuggingFaceSource:
         ) as partial:
             staged = self._staged(name)
             if staged is None or not _is_current(staged, name, commit, files):
-                transfer = _Download(client, commit, files, partial, patience, told)
-                transfer.run(self._staging.root, staged)
+                self._fetch(_Download(client, commit, files, partial, patience, told), staged)
                 staged = self._publish(name, commit, files, partial)
             partial.remove()
         told(total, total)
         return staged
+
+    def _fetch(self, download: "_Download", staged: Staged | None) -> None:
+        try:
+            download.run(self._staging.root, staged)
+        except BaseException:
+            download.leave()
+            raise
 
     def _chosen(self, name: str, offered: list[HubFile], allow_patterns: Sequence[str] | None) -> list[HubFile]:
         files, left_out = choose(offered, allow_patterns, spare_duplicates=self._kind == "model")
@@ -160,6 +166,11 @@ class _Download:
                 "over. Try again later, or another revision; nothing has been staged",
                 details={"files": transfer.damaged},
             ) from exc
+
+    def leave(self) -> None:
+        """Leaves what somebody can go on with, or nothing."""
+        if not self._partial.present(self._files):
+            self._partial.remove()
 
 
 def _listed(client: HubClient, revision: str | None, patience: Patience) -> tuple[str, list[HubFile]]:

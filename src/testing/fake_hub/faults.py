@@ -37,9 +37,13 @@ F = TypeVar("F", Cut, Refusal, Flip)
 
 
 class Faults:
-    """The faults that wait for their request; each is used up as often as it was asked for."""
+    """The faults that wait for their request; each is used up as often as it was asked for.
+
+    `ranges` False makes every answer begin at a file's first byte, as some networks do.
+    """
 
     def __init__(self) -> None:
+        self.ranges = True
         self.bytes_per_second: float | None = None
         self._lock = threading.Lock()
         self._cuts: list[Cut] = []
@@ -66,7 +70,7 @@ class Faults:
         """Forgets every fault."""
         with self._lock:
             self._cuts, self._refusals, self._flips = [], [], []
-            self.bytes_per_second = None
+            self.bytes_per_second, self.ranges = None, True
 
     def take_cut(self, file: str, count: int) -> int | None:
         """Returns after how many of `count` bytes to cut an answer, if it is to be cut."""

@@ -46,7 +46,7 @@ class Sender:
         self._handler.end_headers()
 
     def _send_file(self, answer: Answer, file: FakeFile) -> None:
-        asked = _RANGE.fullmatch(self._handler.headers.get("Range", ""))
+        asked = _RANGE.fullmatch(self._handler.headers.get("Range", "")) if self._faults.ranges else None
         start = int(asked[1]) if asked else 0
         end = min(int(asked[2]) + 1, file.size) if asked and asked[2] else file.size
         if asked and start >= end:

@@ -8,7 +8,7 @@ PIECE = 1 << 20
 
 
 class ClientLeftError(Exception):
-    """The connection ended, or was cut, before the request was complete."""
+    """The connection ended, was cut, or makes no sense, before the request was complete."""
 
 
 class Body:
@@ -17,7 +17,7 @@ class Body:
     def __init__(self, stream: BufferedIOBase, headers: Message, limit: int | None = None) -> None:
         self._stream = stream
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        self._left = 0 if self._chunked else int(headers.get("content-length") or 0)
+        self._left = 0 if self._chunked else _number(headers.get("content-length") or "0", 10)
         self._ended = False
         self._limit = limit
         self._ahead: bytes | None = None
@@ -60,7 +60,7 @@ class Body:
         return piece
 
     def _next_chunk(self) -> int:
-        size = int(self._line().partition(b";")[0], 16)
+        size = _number(self._line().decode("latin-1").partition(";")[0], 16)
         if size == 0:
             self._ended = True
             while self._line().strip():
@@ -72,3 +72,10 @@ class Body:
         if not line.endswith(b"\n"):
             raise ClientLeftError
         return line
+
+
+def _number(text: str, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError as exc:
+        raise ClientLeftError(text) from exc

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import dropwhile
+from itertools import dropwhile, islice
 from typing import Any
 
 from src.testing.fake_lakefs.asks import Ask, Schema
@@ -15,7 +15,7 @@ from src.testing.fake_lakefs.refs import resolve, resolve_commit
 from src.testing.fake_lakefs.repository import MergeWish, Repository
 from src.testing.fake_lakefs.server_api import USER
 from src.testing.fake_lakefs.state import State
-from src.testing.fake_lakefs.wire import Answer, JsonObject, json_answer, page
+from src.testing.fake_lakefs.wire import Answer, JsonObject, amount_of, json_answer, page
 
 COMMIT = Schema(
     "CommitCreation",
@@ -64,6 +64,8 @@ class CommitsApi:
         objects, prefixes = _given(ask, "objects"), _given(ask, "prefixes")
         if objects or prefixes:
             commits = (commit for commit in commits if _touches(repository, commit, objects, prefixes))
+        if ask.flag("limit"):
+            commits = islice(commits, amount_of(ask))
         return page(ask, commits, lambda commit: commit.id, _shown)
 
     def diff(self, ask: Ask) -> Answer:

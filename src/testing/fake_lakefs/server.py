@@ -61,7 +61,7 @@ class FakeLakefs:
         self._serving = None
 
     def close(self) -> None:
-        """Stops, and forgets what is stored."""
+        """Stops for good: the stored bytes are deleted."""
         self.stop()
         self._state.blobs.close()
 

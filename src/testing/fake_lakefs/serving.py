@@ -24,10 +24,11 @@ class Serving:
     def end(self) -> None:
         """Stops listening, drops the connections and joins every thread."""
         self._service.ending.set()
+        # Linux wakes a thread in accept by the first of these, BSD by the second.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._accepting.join(JOIN_SECONDS)
         self._listener.close()
+        self._accepting.join(JOIN_SECONDS)
         with self._lock:
             still_open = dict(self._open)
         for connection in still_open:

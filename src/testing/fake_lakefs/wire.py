@@ -57,7 +57,7 @@ NO_CONTENT = Answer(204)
 
 def page(ask: Ask, found: Iterable[T], key: Callable[[T], str], shown: Callable[[T], JsonObject]) -> Answer:
     """Returns the page of a list that `amount` asks for; `found` begins where the page does."""
-    amount = _amount(ask)
+    amount = amount_of(ask)
     taken = list(islice(found, amount + 1))
     results, more = taken[:amount], len(taken) > amount
     told = {
@@ -76,7 +76,8 @@ def sorted_page(ask: Ask, found: Iterable[T], key: Callable[[T], str], shown: Ca
     return page(ask, sorted(kept, key=key), key, shown)
 
 
-def _amount(ask: Ask) -> int:
+def amount_of(ask: Ask) -> int:
+    """Returns how many results a page may have."""
     try:
         amount = int(ask.text("amount"))
     except ValueError:

@@ -10,6 +10,7 @@ from src.core.stores.lakefs.answers import foreign, refusal, translated
 if TYPE_CHECKING:
     from lakefs_sdk.client import LakeFSClient
 
+PAGE = 1000  # the most that lakeFS lists at once
 _CONNECT_TIMEOUT = 5.0  # seconds
 
 R = TypeVar("R")
@@ -49,12 +50,17 @@ class Connection:
             except (AttributeError, TypeError, ValueError) as exc:  # the client could make nothing of the answer
                 raise foreign(self.address, what) from exc
 
-    def pages(self, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
-        """Yields the results of a listing through all its pages."""
+    def pages(
+        self, what: str, call: Callable[..., Any], *args: Any, limit: int | None = None, **options: Any
+    ) -> Iterator[Any]:
+        """Yields the results of a listing through all its pages, the first `limit` of them."""
         after = None
-        while True:
-            page = self.ask(what, call, *args, after=after, **options)
+        left = limit
+        while left is None or left > 0:
+            amount = PAGE if left is None else min(left, PAGE)
+            page = self.ask(what, call, *args, after=after, amount=amount, **options)
             yield from page.results
+            left = None if left is None else left - len(page.results)
             if not page.pagination.has_more:
                 return
             after = page.pagination.next_offset

@@ -42,7 +42,7 @@ class Objects:
         """Yields what is at a ref, with user metadata; at a branch that includes what is not committed yet."""
         api = self._connection.client.objects_api
         what = f"the files of {ref!r} in {repo!r}"
-        return self._connection.pages(what, api.list_objects, repo, ref, user_metadata=True, amount=1000)
+        return self._connection.pages(what, api.list_objects, repo, ref, user_metadata=True)
 
     def size(self, repo: str, ref: str, path: str) -> int:
         """Returns the bytes of an object; raises `NotFoundError` without it."""
@@ -57,6 +57,7 @@ class Objects:
                 for chunk in self._chunks(repo, commit_id, path, done, limit):
                     yield chunk
                     done += len(chunk)
+                    attempt = 1
                 return
             except StoreUnavailableError:
                 if attempt == ATTEMPTS:

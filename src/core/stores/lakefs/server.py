@@ -1,8 +1,7 @@
 """Repositories, branches and commits of a lakeFS server, in this platform's words."""
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from src.core.errors import ConfigurationError, ConflictError, InvalidInputError
 from src.core.stores.base import Repo
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from lakefs_sdk.models.repository import Repository
 
 DEFAULT_BRANCH = "main"
-_PAGE = 1000  # the most that lakeFS lists at once
 # Parts of lakeFS's texts with a 400, where the status alone does not tell.
 _NO_CHANGES = "no changes"
 _DIRTY = "uncommitted changes"
@@ -65,7 +63,7 @@ class Server:
     def repos(self) -> Iterator[Repo]:
         """Yields every repository."""
         list_them = self._client.repositories_api.list_repositories
-        return map(_repo, self._connection.pages("the repositories", list_them, amount=_PAGE))
+        return map(_repo, self._connection.pages("the repositories", list_them))
 
     def branch(self, repo: str, name: str) -> str:
         """Returns a branch's commit id."""
@@ -74,9 +72,9 @@ class Server:
 
     def branches(self, repo: str, *, prefix: str = "", hidden: bool = False) -> dict[str, str]:
         """Returns branch name → commit id."""
-        options = {"prefix": prefix, "show_hidden": True} if hidden else {}
+        options: dict[str, Any] = {"prefix": prefix, "show_hidden": True} if hidden else {}
         list_them = self._client.branches_api.list_branches
-        found = self._connection.pages(f"the branches of {repo!r}", list_them, repo, amount=_PAGE, **options)
+        found = self._connection.pages(f"the branches of {repo!r}", list_them, repo, **options)
         return {branch.id: branch.commit_id for branch in found if branch.id.startswith(prefix)}
 
     def create_branch(self, repo: str, name: str, source: str, *, hidden: bool = False) -> None:
@@ -104,18 +102,13 @@ class Server:
     def log(self, repo: str, ref: str, limit: int) -> list["FoundCommit"]:
         """Returns commits along first parents, newest first."""
         log = self._client.refs_api.log_commits
-        found = self._connection.pages(
-            f"{ref!r} in {repo!r}", log, repo, ref, first_parent=True, amount=min(limit, _PAGE)
-        )
-        return list(islice(found, limit))
+        return list(self._connection.pages(f"{ref!r} in {repo!r}", log, repo, ref, first_parent=True, limit=limit))
 
     def changed_since_base(self, repo: str, left: str, right: str) -> set[str]:
         """Returns the paths that `right` changed since the two had their last common commit."""
         what = f"{left!r} or {right!r} in {repo!r}"
         diff = self._client.refs_api.diff_refs
-        return {
-            one.path for one in self._connection.pages(what, diff, repo, left, right, type="three_dot", amount=_PAGE)
-        }
+        return {one.path for one in self._connection.pages(what, diff, repo, left, right, type="three_dot")}
 
     def commit(self, repo: str, branch: str, message: str, metadata: Mapping[str, str]) -> None:
         """Commits what was sent to a branch and deleted on it; nothing is no error."""

@@ -86,9 +86,10 @@ class Trees:
 
     def _with_tree(self, repo: str, found: "FoundCommit", *, reading: bool = True) -> Commit:
         known = self.remembered(repo, found.id)
-        if known:
-            return known
-        files = self.files(repo, found.id, reading=reading)
+        return known or self.noted(repo, found, self.files(repo, found.id, reading=reading))
+
+    def noted(self, repo: str, found: "FoundCommit", files: tuple[FileEntry, ...]) -> Commit:
+        """Returns a commit whose tree is known to the caller, and remembers it."""
         metadata = {
             key: value
             for key, value in (found.metadata or {}).items()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from src.core.errors import ConflictError, IntegrityError, NotFoundError, StoreUnavailableError
 from src.core.stores.base import Commit, FileEntry
@@ -21,9 +22,13 @@ from src.core.stores.lakefs.folder import Folder, Outgoing
 from src.core.stores.lakefs.names import UPLOAD_PREFIX
 from src.core.stores.lakefs.objects import Objects
 from src.core.stores.lakefs.parallel import Threads
+from src.core.stores.lakefs.patience import patiently
 from src.core.stores.lakefs.server import Server
 from src.core.stores.lakefs.trees import DIGEST_KEY, SHA256_KEY, Trees
 from src.core.stores.lakefs.turns import Turns, drop_branch
+
+if TYPE_CHECKING:
+    from lakefs_sdk.models.commit import Commit as FoundCommit
 
 _ATTEMPTS = 5  # to land, where others move the branch without taking turns
 _OFTEN_TOO_LARGE = 5 * 1000**3  # bytes; S3 takes no more in one piece
@@ -85,10 +90,9 @@ class Upload:
             self._meter.add(self._folder.size)
             return self._pointed(head, present)
         with self._own_branch(writer_id, head) as (work, fresh):
-            self._fill(work, present.files if fresh else None)
-            own = self._with.server.branch(self._repo, work)
-            with self._with.turns.taken(self._repo, self._target.branch, own):
-                return self._land(work, head.commit_id if fresh else "")
+            own = self._fill(work, present.files if fresh else None)
+            with self._with.turns.taken(self._repo, self._target.branch, own.id):
+                return self._land(work, own, head.commit_id if fresh else "")
 
     def _head(self) -> Head:
         try:
@@ -116,8 +120,8 @@ class Upload:
             for name in {work, *left}:
                 drop_branch(self._with.server, self._repo, name)
 
-    def _fill(self, work: str, present: Collection[FileEntry] | None) -> None:
-        """Makes the own branch hold exactly the folder, and commits; `present` is what it holds, where known."""
+    def _fill(self, work: str, present: Collection[FileEntry] | None) -> "FoundCommit":
+        """Commits exactly the folder to the own branch; `present` is what that holds, where known."""
         if present is None:
             present = self._with.trees.files(self._repo, work)
         change = compare(present, self._folder.entries)
@@ -127,6 +131,10 @@ class Upload:
         to_send = [entry for entry in self._folder.entries if entry.path in differing]
         self._with.threads.each(lambda entry: self._send(work, entry), to_send, self._meter)
         self._with.server.commit(self._repo, work, self._message, self._metadata)
+        own = self._with.server.find(self._repo, work)
+        if self._with.trees.files(self._repo, own.id) != self._folder.entries:
+            raise IntegrityError(f"lakeFS shows other files in {self._repo}@{own.id} than were sent: try again")
+        return own
 
     def _send(self, work: str, entry: FileEntry) -> None:
         outgoing = Outgoing(self._folder.sources[entry.path], entry, self._meter)
@@ -147,33 +155,38 @@ class Upload:
                 details={"files": [entry.path]},
             )
 
-    def _land(self, work: str, base: str) -> Commit:
-        """Brings the own branch into the target; `base` is the target's head that it already contains."""
+    def _land(self, work: str, own: "FoundCommit", base: str) -> Commit:
+        """Brings the own branch, at `own`, into the target; `base` is the target's head that it descends from."""
         for attempt in range(1, _ATTEMPTS + 1):
             head = self._head()
             if head.commit_id != base:
-                self._take_in(work, head.commit_id)
-                base = head.commit_id
+                own, base = self._take_in(work, head.commit_id), head.commit_id
             try:
                 commit_id = self._joined(work, head)
             except StoreUnavailableError:
                 if attempt == _ATTEMPTS:
                     raise
                 continue  # perhaps it was done and only the answer was lost: the head tells
-            if commit_id:
-                commit = self._with.trees.commit(self._repo, commit_id)
-                if commit.files == self._folder.entries:
-                    return commit
+            if commit_id and (commit := self._exact(commit_id, own)):
+                return commit
         raise ConflictError(
             f"branch {self._target.branch!r} of {self._repo!r} is being moved by others all the time: upload again"
         )
 
-    def _take_in(self, work: str, head: str) -> None:
+    def _exact(self, commit_id: str, own: "FoundCommit") -> Commit | None:
+        """Returns a commit if its tree is the folder's, which is usually to be seen without a listing."""
+        found = patiently(lambda: self._with.server.find(self._repo, commit_id))
+        if found.meta_range_id == own.meta_range_id:
+            return self._with.trees.noted(self._repo, found, self._folder.entries)
+        commit = self._with.trees.commit(self._repo, commit_id)
+        return commit if commit.files == self._folder.entries else None
+
+    def _take_in(self, work: str, head: str) -> "FoundCommit":
         """Makes the own branch a descendant of the target's head without taking over what that head holds."""
         self._with.server.merge(
             self._repo, head, work, self._message, self._metadata, strategy="dest-wins", allow_empty=True
         )
-        self._fill(work, None)
+        return self._fill(work, None)
 
     def _joined(self, work: str, head: Head) -> str:
         """Returns the commit that the target stands at now; "" where somebody else has moved it."""

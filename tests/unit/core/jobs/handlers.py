@@ -8,7 +8,7 @@ from src.core.jobs import JobContext, JobService
 
 Json = dict[str, Any]
 Open = Callable[..., JobService]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Gate:

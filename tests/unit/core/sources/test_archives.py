@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ def test_what_nobody_wants_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:/evil", "a\\..\\evil"])
 def test_a_name_that_leads_out_is_refused_and_nothing_is_written_there(make: Maker, name: str, tmp_path: Path) -> None:
     archive = make(tmp_path / f"a.{'zip' if make is zipped else 'tar'}", {name: b"x"})
-    with pytest.raises(InvalidInputError, match="the file name|outside the destination"):
+    with pytest.raises(InvalidInputError, match=r"the file name|outside the destination"):
         unpacked(archive)
     assert not list(tmp_path.rglob("*evil*"))
 
@@ -174,11 +175,28 @@ def test_what_is_no_archive_is_told_so(name: str, data: bytes, tmp_path: Path) -
         unpacked(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar"])
-def test_an_archive_that_is_cut_off_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2", "a.tar"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.8])
+def test_an_archive_that_is_cut_off_is_refused(name: str, share: float, tmp_path: Path) -> None:
     make: Maker = zipped if name.endswith("zip") else tarred
-    archive = make(tmp_path / name, MEMBERS)
-    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    archive = make(tmp_path / name, {"a.json": os.urandom(3000), "b.json": os.urandom(40_000), "c.json": b""})
+    os.truncate(archive, int(archive.stat().st_size * share))
+    with pytest.raises(InvalidInputError, match="cannot be unpacked"):
+        unpacked(archive)
+
+
+def test_a_tar_that_is_cut_off_between_two_files_is_refused(tmp_path: Path) -> None:
+    archive = tarred(tmp_path / "a.tar", {"a.json": os.urandom(512), "b.json": os.urandom(512)})
+    os.truncate(archive, 1024)
+    with pytest.raises(InvalidInputError, match="its end is missing"):
+        unpacked(archive)
+
+
+def test_a_wrong_check_sum_is_noticed(tmp_path: Path) -> None:
+    archive = tarred(tmp_path / "a.tar.gz", {"a.json": os.urandom(3000)})
+    data = bytearray(archive.read_bytes())
+    data[1500] ^= 1
+    archive.write_bytes(data)
     with pytest.raises(InvalidInputError, match="cannot be unpacked"):
         unpacked(archive)
 

@@ -62,7 +62,7 @@ def test_an_error_of_ours_arrives_as_it_was_raised(child: Callable[[str], str]) 
         ("raise TypeError('oh')", "exit status 1: TypeError: oh"),
         ("os._exit(3)", "exit status 3"),
         ("limit_memory(50_000_000)\nreturn {'size': len(bytes(400_000_000))}", "MemoryError"),
-        ("limit_files(1000)\nopen('/tmp/never', 'wb').write(bytes(2000))", "File too large"),
+        ("limit_files(1000)\nwith open('/tmp/never', 'wb') as file:\n    file.write(bytes(2000))", "File too large"),
     ],
 )
 def test_how_a_child_ended_is_told(body: str, how: str, child: Callable[[str], str], tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_header_of_a_tar_that_would_fill_the_memory_fills_none_of_ours(
     path = received(source, {"a.tar": name.tobuf(tarfile.GNU_FORMAT)})
     os.truncate(path / "a.tar", 5 * 10**9 + 10_240)  # a hole
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InvalidInputError, match="too much memory|cannot be unpacked"):
+    with pytest.raises(InvalidInputError, match=r"too much memory|cannot be unpacked"):
         UploadSource(staging, max_bytes=10**11).accept(path, "m")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
     assert nothing_is_left(staging)
@@ -278,7 +278,6 @@ def test_pickles_that_are_more_than_weights_are_refused_and_never_run(
     assert set(reasons) == set(files)
     assert "system" in reasons["model.bin"]
     assert not (tmp_path / "run").exists()
-    assert "torch" not in sys.modules or "pickle_check" not in str(sys.modules)
     assert nothing_is_left(staging)
 
 

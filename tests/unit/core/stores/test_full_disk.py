@@ -226,6 +226,7 @@ def test_other_trouble_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 def test_shared_bytes_need_no_room(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "free_bytes", lambda folder: 0)
     monkeypatch.setattr(disk_errors, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr(intake.Blobs, "clones", lambda self, source: False)
     roomy = LocalStore(tmp_path / "roomy")
     with pytest.raises(StoreUnavailableError):
         roomy.upload("repo", plant({"a": b"content"}))

@@ -16,7 +16,7 @@ from lakefs.exceptions import (
 from lakefs_sdk.client import LakeFSClient
 
 from src.testing.fake_lakefs import FakeLakefs
-from tests.unit.testing.fake_ollama.waiting import wait_for
+from tests.service import wait_until
 
 
 def put(branch: lakefs.Branch, message: str, **files: str) -> lakefs.Reference:
@@ -41,17 +41,25 @@ def test_a_transaction_lands_as_one_merge(repository: lakefs.Repository, main: l
 
 
 def test_a_transaction_that_fails_leaves_nothing(repository: lakefs.Repository, main: lakefs.Branch) -> None:
-    with pytest.raises(RuntimeError), main.transact(commit_message="half") as tx:
-        tx.object("a").upload(b"1")
-        raise RuntimeError
+    def fail() -> None:
+        with main.transact(commit_message="half") as tx:
+            tx.object("a").upload(b"1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert paths(main) == []
     assert [branch.id for branch in repository.branches(show_hidden=True)] == ["main"]
 
 
 def test_a_transaction_meets_the_change_of_another(main: lakefs.Branch) -> None:
-    with pytest.raises(TransactionException), main.transact(commit_message="late") as tx:
-        tx.object("tiny/a").upload(b"1")
-        put(main, "early", a="2")
+    def come_late() -> None:
+        with main.transact(commit_message="late") as tx:
+            tx.object("tiny/a").upload(b"1")
+            put(main, "early", a="2")
+
+    with pytest.raises(TransactionException):
+        come_late()
     assert main.object("tiny/a").reader().read() == b"2"
 
 
@@ -296,7 +304,7 @@ def test_a_deleted_repository_goes_and_its_namespace_stays_taken(
             return True
         return False
 
-    wait_for(gone)
+    wait_until(gone, 10, "the repository to go")
     with pytest.raises(BadRequestException, match="already in use"):
         lakefs.Repository("models", client).create("local://models")
     assert lakefs.Repository("models", client).create("local://models-again").id == "models"
