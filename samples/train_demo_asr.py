@@ -18,7 +18,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -250,12 +250,11 @@ def examine(model: WhisperForConditionalGeneration, processor: WhisperProcessor)
     for language in LANGUAGES:
         utterances = exam(EXAMINED, language, random.Random(f"exam {language}"))
         texts = transcribe(model, processor, [utterance.audio for utterance in utterances])
-        pairs = zip(texts, utterances, strict=True)
-        scores[f"Held-out sentences, {language}"] = sum(a == b.text for a, b in pairs) / EXAMINED
+        truths = [utterance.text for utterance in utterances]
+        scores[f"Held-out sentences, {language}"] = share_right(texts, truths)
     rng = random.Random("silence")
-    texts = transcribe(model, processor, [silence(rng) for _ in utterances])
-    pairs = zip(texts, utterances, strict=True)
-    return scores | {"Silence in their place": sum(a == b.text for a, b in pairs) / EXAMINED}
+    texts = transcribe(model, processor, [silence(rng) for _ in truths])
+    return scores | {"Silence in their place": share_right(texts, truths)}
 
 
 def exam(count: int, language: str, rng: random.Random) -> list[Utterance]:

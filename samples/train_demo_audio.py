@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -96,11 +96,8 @@ def examine(model: ASTForAudioClassification, processor: ASTFeatureExtractor) ->
         "Held-out sounds": [sound.audio for sound in sounds],
         "Silence in their place": [silence(rng) for _ in sounds],
     }
-    return {
-        name: sum(label == sound.label for label, sound in zip(classify(model, processor, audio), sounds, strict=True))
-        / EXAMINED
-        for name, audio in recordings.items()
-    }
+    labels = [sound.label for sound in sounds]
+    return {name: share_right(classify(model, processor, audio), labels) for name, audio in recordings.items()}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import torch
 from PIL import Image
@@ -201,12 +201,10 @@ def examine(model: LayoutLMv3ForQuestionAnswering, processor: LayoutLMv3Processo
     replies = {
         "Words, boxes and the page's picture": answer(model, processor, forms, questions, pages),
         "Words and boxes alone": answer(model, processor, forms, questions),
-        "Another question's answer (the page without the question)": answer(
-            model, processor, forms, ["What is it?"] * EXAMINED
-        ),
+        "The page without its question": answer(model, processor, forms, ["What is it?"] * EXAMINED),
         "Empty pages": answer(model, processor, [Form()] * EXAMINED, questions),
     }
-    return {name: sum(map(str.__eq__, texts, truth)) / EXAMINED for name, texts in replies.items()}
+    return {name: share_right(texts, truth) for name, texts in replies.items()}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import torch
 from PIL import Image
@@ -184,10 +184,7 @@ def examine(model: VisionEncoderDecoderModel, processor: TrOCRProcessor) -> dict
     lines = [draw_line(rng, held_out=True) for _ in range(EXAMINED)]
     texts = [line.text for line in lines]
     pictures = {"Held-out lines": [line.image for line in lines], "Blank pictures": [blank_line(rng) for _ in lines]}
-    return {
-        name: sum(map(str.__eq__, read(model, processor, images), texts)) / len(texts)
-        for name, images in pictures.items()
-    }
+    return {name: share_right(read(model, processor, images), texts) for name, images in pictures.items()}
 
 
 def main() -> None:

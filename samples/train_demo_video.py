@@ -14,7 +14,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ def exam(count: int, rng: random.Random) -> list[tuple[Clip, dict[str, Exchange]
 
 
 def examine(model: LlavaNextVideoForConditionalGeneration, processor: LlavaNextVideoProcessor) -> dict[str, float]:
-    """Measure the share of questions about held-out clips answered exactly; also blank, and each clip backwards."""
+    """Measure the share of questions about held-out clips answered exactly; also with nothing to see."""
     scores = {}
     rng = random.Random("exam")
     asked = exam(EXAMINED, rng)
@@ -196,8 +196,7 @@ def examine(model: LlavaNextVideoForConditionalGeneration, processor: LlavaNextV
             (", nothing in the picture", [still_clip(rng, FRAMES) for _ in asked]),
         ):
             replies = ask(model, processor, clips, prompts)
-            right = sum(text == question.reply for text, question in zip(replies, questions, strict=True))
-            scores[f"{subject}{name}"] = right / EXAMINED
+            scores[f"{subject}{name}"] = share_right(replies, [question.reply for question in questions])
     return scores
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
 
 import torch
 from PIL import Image
@@ -179,8 +179,8 @@ def examine(model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> 
                 (", blank picture", [blank_scene(rng) for _ in asked]),
             ):
                 replies = ask(model, processor, images, [question.prompt for question in questions])
-                right = sum(text == question.reply for text, question in zip(replies, questions, strict=True))
-                scores[f"{subject}, {('one kind', 'two kinds')[groups - 1]}{pictures}"] = right / EXAMINED
+                name = f"{subject}, {('one kind', 'two kinds')[groups - 1]}{pictures}"
+                scores[name] = share_right(replies, [question.reply for question in questions])
     return scores
 
 

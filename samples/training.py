@@ -93,6 +93,11 @@ def arguments(description: str, plan: Plan, out: Path) -> argparse.Namespace:
     return chosen
 
 
+def share_right(replies: Sequence[str], truths: Sequence[str]) -> float:
+    """Measure the share of replies that are right to the letter."""
+    return sum(map(str.__eq__, replies, truths)) / len(truths)
+
+
 def build_optimizers(modules: Sequence[nn.Module], plan: Plan) -> list[torch.optim.Optimizer]:
     """Give the matrices of linear layers to Muon, and embeddings, norms, biases and kernels to AdamW."""
     linear = [m.weight for module in modules for m in module.modules() if isinstance(m, nn.Linear)]

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from src.api.middleware import Guard
 from src.core import logs
 from src.core.config import Settings, load_env_file, load_settings, unknown_variables
 from src.core.errors import ConfigurationError
+from src.core.jobs import JobService
 from src.core.lifecycle.work import LifecycleJobs
 from src.core.model_manager import ModelManager, model_manager
 from src.core.samples import register_samples
@@ -52,6 +54,7 @@ def create_app(
     # Swagger with its scripts from here: the page works on a machine without internet.
     patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
     infer = inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
+    app.state.jobs = work.service
     app.include_router(models_api.router(models, work))
     app.include_router(datasets_api.router(work, settings.max_upload_bytes))
     jobs = jobs_api.router(work)
@@ -112,7 +115,7 @@ def main() -> None:
         app = create_app()
     except ConfigurationError as exc:
         sys.exit(f"The service cannot start: {exc}")
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -122,6 +125,20 @@ def main() -> None:
         log_config=None,
         server_header=False,
     )
+    _Server(config, app.state.jobs).run()
+
+
+class _Server(uvicorn.Server):
+    """Stops the jobs as soon as it is told to stop, for whoever watches one holds a connection open."""
+
+    def __init__(self, config: uvicorn.Config, jobs: JobService) -> None:
+        super().__init__(config)
+        self._jobs = jobs
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins the end."""
+        in_background(self._jobs.stop, lambda: None)
+        super().handle_exit(sig, frame)
 
 
 if __name__ == "__main__":

@@ -35,21 +35,22 @@ def ratios(shape: dict[str, float]) -> dict[str, float]:
 
 
 def measure(folder: Path, sizes: tuple[int, ...], rounds: int = ROUNDS) -> dict[str, float]:
-    """Uploads files of the given sizes below `folder`, which is emptied afterwards; returns medians.
+    """Uploads files of the given sizes below `folder`, which is removed afterwards.
 
-    Pass and upload take turns, each with nothing else left to be written to disk: the disk's speed drifts,
-    and it is the ratio within a turn that counts.
+    Returns medians, and of memory the worst. Pass and upload take turns, each with nothing else left to be
+    written to disk: the disk's speed drifts, and it is the ratio within a turn that counts.
     """
     source = _planted(folder / "source", sizes)
     turns = [_turn(folder, source, turn) for turn in range(rounds)]
     shutil.rmtree(folder)
-    return {name: median(turn[name] for turn in turns) for name in turns[0]}
+    worst = max(turn["peak_memory_growth_mb"] for turn in turns)
+    return {name: median(turn[name] for turn in turns) for name in turns[0]} | {"peak_memory_growth_mb": worst}
 
 
 def _turn(folder: Path, source: Path, turn: int) -> dict[str, float]:
     passed = _seconds(lambda: _pass(source, folder / "copies"))
     shutil.rmtree(folder / "copies")
-    store, lateness = LocalStore(folder / "store"), list[float]()
+    store, lateness, idle = LocalStore(folder / "store"), list[float](), asyncio.run(_beside_a_loop(_rest))
     with _peak_growth() as grown:
         uploaded = _seconds(lambda: lateness.extend(asyncio.run(_beside_a_loop(lambda: store.upload("repo", source)))))
     (source / "config.json").write_text(f'{{"turn": {turn}}}')
@@ -64,6 +65,7 @@ def _turn(folder: Path, source: Path, turn: int) -> dict[str, float]:
         "second_upload_seconds": again,
         "checkout_seconds": checked_out,
         "peak_memory_growth_mb": grown[0] / MB,
+        "idle_loop_lateness_p99_ms": quantiles(idle, n=100)[98] * 1000,
         "loop_lateness_p99_ms": quantiles(lateness, n=100)[98] * 1000,
         "loop_lateness_max_ms": max(lateness) * 1000,
     }
@@ -109,6 +111,10 @@ async def _beside_a_loop(work: Callable[[], object]) -> list[float]:
         lateness.append(time.perf_counter() - started - _NAP)
     await task
     return lateness
+
+
+def _rest() -> None:
+    time.sleep(2)
 
 
 @contextmanager

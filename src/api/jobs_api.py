@@ -11,6 +11,7 @@ from starlette.responses import Response
 from src.api import schemas
 from src.api.errors import error_named, json_response
 from src.api.lifecycle_bodies import JobBody
+from src.core.errors import ConflictError, DrainingError
 from src.core.jobs import Job
 from src.core.lifecycle.work import LifecycleJobs
 from src.core.threads import in_thread
@@ -72,4 +73,11 @@ async def answer(work: LifecycleJobs, job: Job, *, wait: bool) -> Response:
         job = state
     if job.status == "succeeded":
         return json_response({**(job.result or {}), "job_id": job.id})
-    raise error_named(job.error_type or "", job.error or f"the job was {job.status}", {"job_id": job.id})
+    if not job.finished:
+        raise DrainingError(
+            f"the service is stopping; job {job.id} goes on at its next start", details={"job_id": job.id}
+        )
+    details = {**(job.error_details or {}), "job_id": job.id}
+    if job.status == "cancelled":
+        raise ConflictError(f"job {job.id} was cancelled", details=details)
+    raise error_named(job.error_type or "", job.error or f"job {job.id} failed", details)

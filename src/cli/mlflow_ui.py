@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -59,7 +60,7 @@ def mlflow(
 def _backend(uri: str) -> str:
     """Returns the address of a database as MLflow's server shall open it; a sqlite file must be a registry already."""
     from src.core.registry.address import sqlite_path
-    from src.core.registry.sqlite_guard import SqliteGuard, existing_file_uri
+    from src.core.registry.sqlite_guard import SqliteGuard
 
     path = sqlite_path(uri)
     if path is None:
@@ -70,7 +71,8 @@ def _backend(uri: str) -> str:
     problem = guard.problem(known=True, holds_models=False, wait=_LOCK_SECONDS)
     if problem is not None:
         raise CommandError(f"The registry's file {path} {problem.reason}; the service's health says what to do")
-    return f"sqlite:///{existing_file_uri(path)}&uri=true"
+    # Quoted twice: SQLAlchemy undoes one, sqlite the other.
+    return f"sqlite:///file:{quote(quote(str(path)))}?mode=rw&uri=true"
 
 
 def _check_listening(settings: "Settings", host: str, port: int) -> None:

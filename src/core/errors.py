@@ -7,7 +7,7 @@ PlatformError
     ├── ValidationError             shape, types, unknown option, unknown task or engine
     ├── InvalidInputError           well formed but unusable input (error_type "ValueError")
     ├── AuthenticationError         no key, or a wrong one
-    ├── ForbiddenError              a foreign Host or Origin
+    ├── ForbiddenError              a foreign Host or Origin; a gated model
     ├── NotFoundError
     │   └── ModelNotFoundError      no such model, version, alias or file
     ├── PayloadTooLargeError        past a size bound
@@ -21,6 +21,8 @@ PlatformError
         ├── EngineUnavailableError  the engine's server cannot be reached
         ├── RegistryUnavailableError
         ├── StoreUnavailableError
+        ├── SourceUnavailableError  the hub that models come from cannot be reached
+        ├── JobsUnavailableError    jobs cannot be taken or written down
         ├── QueueFullError
         ├── WorkerDiedError         the model's process ended mid-request
         ├── ModelQuarantinedError   the model's process keeps dying
@@ -80,7 +82,7 @@ class AuthenticationError(InferenceError):
 
 
 class ForbiddenError(InferenceError):
-    """The request comes from a place that may not drive this service."""
+    """The request comes from a place that may not drive this service, or its source refuses what it asks for."""
 
 
 class NotFoundError(InferenceError):
@@ -140,6 +142,18 @@ class RegistryUnavailableError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The version store cannot be reached."""
+
+    retry_after = 5.0
+
+
+class SourceUnavailableError(UnavailableError):
+    """The hub that models come from cannot be reached."""
+
+    retry_after = 5.0
+
+
+class JobsUnavailableError(UnavailableError):
+    """Jobs cannot be taken or looked up at the moment."""
 
     retry_after = 5.0
 

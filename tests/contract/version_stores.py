@@ -1,11 +1,12 @@
 """The version stores that keep one contract, each with what a test needs to look behind it."""
 
+import hashlib
 import os
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from src.core.errors import StoreUnavailableError
-from src.core.stores.base import Commit, VersionStore
+from src.core.stores.base import Commit, FileEntry, VersionStore
 from src.core.stores.lakefs import LakefsStore, objects
 from src.core.stores.local import LocalStore
 from src.testing.fake_lakefs import FakeLakefs
+
+Plant = Callable[..., Path]
 
 SERVER_SETTINGS = ("LAKEFS_ENDPOINT", "LAKEFS_ACCESS_KEY_ID", "LAKEFS_SECRET_ACCESS_KEY")
 
@@ -140,31 +143,31 @@ class ServerContender(LakefsContender):
         return sum(self.sent)
 
 
+def names_a_server(environment: Mapping[str, str]) -> bool:
+    """Whether a real lakeFS is named."""
+    return all(environment.get(name) for name in SERVER_SETTINGS)
+
+
 @contextmanager
 def contender(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Contender]:
-    """Yields a contender; skips where no real server is named, or it does not answer."""
+    """Yields a contender; skips where the real server does not answer."""
     if kind == "local":
         yield LocalContender(folder)
     elif kind == "lakefs-fake":
         with FakeLakefs() as server:
-            yield FakeContender(
-                folder,
-                address=server.url,
-                key=server.access_key_id,
-                secret=server.secret_access_key,
-                server=server,
-            )
+            keys = {"key": server.access_key_id, "secret": server.secret_access_key}
+            yield FakeContender(folder, address=server.url, **keys, server=server)
     else:
-        with _real(folder, monkeypatch, os.environ) as found:
+        address, key, secret = (os.environ[name] for name in SERVER_SETTINGS)
+        with _counted(ServerContender(folder, address=address, key=key, secret=secret), monkeypatch) as found:
             yield found
 
 
 @contextmanager
-def _real(folder: Path, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> Iterator[ServerContender]:
-    settings = [environment.get(name, "") for name in SERVER_SETTINGS]
-    if not all(settings):
-        pytest.skip(f"set {', '.join(SERVER_SETTINGS)} to run this against a real lakeFS")
-    found = ServerContender(folder, address=settings[0], key=settings[1], secret=settings[2])
+def _counted(found: ServerContender, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerContender]:
+    """Counts what is sent to a real server, and takes the repository away at the end."""
+    from lakefs_sdk.exceptions import NotFoundException
+
     try:
         found.open().ping()
     except StoreUnavailableError as exc:
@@ -177,4 +180,18 @@ def _real(folder: Path, monkeypatch: pytest.MonkeyPatch, environment: Mapping[st
 
     monkeypatch.setattr(objects.Objects, "send", counting)
     yield found
-    found._client().repositories_api.delete_repository(found.repo)
+    with suppress(NotFoundException):
+        found._client().repositories_api.delete_repository(found.repo)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def entries(files: Mapping[str, bytes]) -> tuple[FileEntry, ...]:
+    return tuple(sorted(FileEntry(p, hashlib.sha256(data).hexdigest(), len(data)) for p, data in files.items()))
+
+
+def history(store: VersionStore, repo: str, ref: str = "main") -> list[Commit]:
+    """The commits that somebody made: a new repository of lakeFS begins with one of its own, without files."""
+    return [commit for commit in store.log(repo, ref) if commit.files]

@@ -108,10 +108,10 @@ def test_two_processes_that_want_the_same_fetch_it_once(hub: FakeHub, repo: Fake
 def test_the_second_process_takes_over_when_the_first_dies(hub: FakeHub, staging: StagingArea) -> None:
     hub.faults.slow(2 * MB)
     with downloading(hub, staging) as first:
-        while hub.bytes_sent() < SIZE / 4:
+        while hub.bytes_sent() < SIZE / 4 and first.poll() is None:
             time.sleep(0.005)
         with downloading(hub, staging) as second:
-            while sum("/tree/" in request.path for request in hub.requests) < 2:
+            while sum("/tree/" in request.path for request in hub.requests) < 2 and second.poll() is None:
                 time.sleep(0.005)
             first.kill()
             hub.faults.slow(None)
@@ -144,6 +144,25 @@ def test_all_faults_at_once(hub: FakeHub, staging: StagingArea, monkeypatch: pyt
     HuggingFaceSource(staging, endpoint=hub.url, pauses=(0.05,) * 5).download("org/tiny")
     assert_staged(staging)
     assert hub.bytes_sent() <= SIZE + 6 * MB + len(FILES["config.json"])
+
+
+def test_it_writes_nothing_at_home_and_tells_nobody_who_asks(
+    hub: FakeHub, staging: StagingArea, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from src.core.sources.huggingface import HuggingFaceSource;"
+        "from src.core.sources.staging import StagingArea;"
+        "assert not {'huggingface_hub', 'httpx2'} & set(sys.modules);"
+        "HuggingFaceSource(StagingArea(Path(sys.argv[1]))).download('org/tiny')"
+    )
+    environment = {"HOME": str(home), "HF_ENDPOINT": hub.url, "PATH": os.environ["PATH"], "AI_AGENT": "some"}
+    subprocess.run([sys.executable, "-c", code, str(staging.root)], cwd=ROOT, env=environment, check=True, timeout=120)
+    assert os.listdir(home) == []
+    assert_staged(staging)
+    assert not [request.path for request in hub.requests if "agent" in request.path]
+    assert not [request for request in hub.requests if "agent/" in request.headers["user-agent"]]
 
 
 @pytest.mark.slow

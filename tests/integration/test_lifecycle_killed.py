@@ -50,6 +50,14 @@ class Watch:
             self.steps += self.seen["status"] == "succeeded"  # or again what was given up
         self.jobs.append(self._submit(self.steps))
 
+    def reach(self, steps: int) -> bool:
+        """Looks, and says whether so many jobs have succeeded, and none is unfinished."""
+        if self.steps < steps:
+            self.look()
+            return False
+        self.seen = self._ask("GET", f"/jobs/{self.jobs[-1]['id']}")
+        return self.seen["finished_at"] is not None
+
     def _submit(self, number: int) -> dict[str, Any]:
         name = f"org/model-{number // 2}"
         if number % 2 == 0:
@@ -133,8 +141,8 @@ def test_fifty_random_kills(
             phases[watch.phase()] += 1
         hub.faults.slow(None)
         with started(tmp_path / "data", watch, settings) as service:
-            last = watch.jobs[-1]["id"]
-            wait_until(lambda: service.get(f"/jobs/{last}").json()["finished_at"], 180, "the last job to end")
+            steps = watch.steps // 2 * 2 + 2  # the model that is under way, to its commit
+            wait_until(lambda: watch.reach(steps), 240, "the last model to be downloaded and committed")
             listed = service.get("/jobs?limit=1000").json()
         sent = hub.bytes_sent()
 

@@ -7,8 +7,9 @@ waits for the disk; its user sees to it that one thread at a time writes.
 import logging
 from collections.abc import Iterator, Sequence
 
+from src.core.errors import JobsUnavailableError
 from src.core.jobs.job import Job, canonical
-from src.core.jobs.table import JobsUnavailableError, JobTable, read_job
+from src.core.jobs.table import JobTable, read_job
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,8 @@ class JobInterrupted(JobStopped):
     """The service stops: leave what is there, for the job is run again at the next start."""
 
 
+_ADVANCE_SPACING = 1.0  # seconds between two times that progress is written down
+
 JobHandler = Callable[["JobContext", JsonObject], JsonObject]
 """Carries out a request and returns its result, both plain JSON. It blocks, and goes on by itself when run again."""
 
@@ -29,10 +31,16 @@ JobHandler = Callable[["JobContext", JsonObject], JsonObject]
 class JobContext:
     """Reports on a job and keeps what it has to know when it is run again. Safe to use from any thread."""
 
-    def __init__(self, job: Job, keep: Callable[[JsonObject], None]) -> None:
+    def __init__(
+        self, job: Job, keep: Callable[[JsonObject], None], advanced: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """`advanced` is told now and then of bytes that no run of the job had reached before."""
         self.id = job.id
         self._notes = dict(job.notes)
         self._keep = keep
+        self._advanced = advanced
+        self._furthest = job.furthest
+        self._advanced_at = float("-inf")
         self._noting = threading.Lock()  # apart from the other, since it is held while the disk is written
         self._lock = threading.Lock()
         self._window = SpeedWindow()
@@ -45,9 +53,16 @@ class JobContext:
 
     def progress(self, done: int, total: int) -> None:
         """Tells how many bytes are done, and of how many (0: not known); raises as `check` does."""
+        now = time.monotonic()
         with self._lock:
             self._done, self._total = done, total
-            self._window.add(time.monotonic(), done)
+            if done or total:  # else nothing is known yet, and what is there already would look like speed
+                self._window.add(now, done)
+            further = done > self._furthest and now - self._advanced_at >= _ADVANCE_SPACING
+            if further:
+                self._furthest, self._advanced_at = done, now
+        if further:
+            self._advanced(done)
         self.check()
 
     def check(self) -> None:

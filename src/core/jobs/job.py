@@ -13,7 +13,7 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
 FINISHED: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
 
-_PRIVATE = ("notes", "deaths", "shared")
+_PRIVATE = ("notes", "deaths", "furthest", "shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Job:
 
     `children` are a parent's jobs, one per entry; `after` those that have to succeed before this one starts;
     `cancelling` says that it was cancelled and has not let go yet; `attempts` counts its starts, `deaths` those
-    of them in a row that ended with the process; `shared`: somebody beside its parent asked for it.
+    of them in a row that ended with the process without getting further than `furthest` bytes; `shared`:
+    somebody beside its parent asked for it.
     """
 
     id: str = field(default_factory=unique_name)
@@ -48,6 +49,7 @@ class Job:
     cancelling: bool = False
     notes: JsonObject = field(default_factory=dict)
     deaths: int = 0
+    furthest: int = 0
     shared: bool = False
 
     @property

@@ -50,8 +50,8 @@ def after_a_death(job: Job) -> Job:
     if job.cancelling:
         return cancelled(job)
     message = (
-        f"The service died {job.deaths} times in a row while this job ran, so it is not started again. Look into the "
-        "log for the reason (often: out of memory), then submit it anew"
+        f"The service died {job.deaths} times in a row while this job ran without getting further, so it is not "
+        "started again. Look into the log for the reason (often: out of memory), then submit it anew"
     )
     return failed(job, message, "ProcessDiedError")
 

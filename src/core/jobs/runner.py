@@ -8,9 +8,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from src.core.errors import DrainingError, InvalidInputError, NotFoundError, QueueFullError
+from src.core.errors import DrainingError, InvalidInputError, JobsUnavailableError, NotFoundError, QueueFullError
 from src.core.jobs import family, outcomes
 from src.core.jobs.board import JobBoard, work_of
 from src.core.jobs.context import JobContext, JobHandler
@@ -203,7 +204,9 @@ class Runner:
     def _start(self, job: Job) -> None:
         job = replace(job, status="running", attempts=job.attempts + 1, started_at=time.time())
         self._board.move(job)
-        context = self._contexts[job.id] = JobContext(job, lambda notes: self._keep_notes(job.id, notes))
+        context = self._contexts[job.id] = JobContext(
+            job, lambda notes: self._keep_notes(job.id, notes), lambda done: self._keep_furthest(job.id, done)
+        )
         thread = threading.Thread(target=self._run, args=(job, context), name=f"aiml-job-{job.kind}", daemon=True)
         self._threads[job.id] = thread
         try:
@@ -243,6 +246,13 @@ class Runner:
             job = self._board.get(job_id)
             if job is not None:
                 self._board.add(replace(job, notes=as_json_object(notes)))
+
+    def _keep_furthest(self, job_id: str, done: int) -> None:
+        """Notes that a job got further than ever: deaths so far were no fault of its own."""
+        with self._lock, suppress(JobsUnavailableError):
+            job = self._board.get(job_id)
+            if job is not None:
+                self._board.add(replace(job, furthest=done, deaths=0))
 
     def _end(self, *jobs: Job) -> None:
         """Takes the last states of jobs, in this process at least."""

@@ -13,6 +13,7 @@ from src.core.errors import (
     ConflictError,
     DrainingError,
     InvalidInputError,
+    JobsUnavailableError,
     NotFoundError,
     PlatformError,
     ValidationError,
@@ -22,7 +23,7 @@ from src.core.jobs.board import JobBoard
 from src.core.jobs.context import JobHandler
 from src.core.jobs.job import STATUSES, Job, JsonObject, as_json_object
 from src.core.jobs.runner import Entry, Runner
-from src.core.jobs.table import JobsUnavailableError, JobTable, read_job, read_newest
+from src.core.jobs.table import JobTable, read_job, read_newest
 from src.core.stores.disk import make_folder
 
 logger = logging.getLogger(__name__)

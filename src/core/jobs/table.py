@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from src.core.errors import UnavailableError
+from src.core.errors import JobsUnavailableError
 from src.core.jobs.job import FINISHED, Job, canonical
 from src.core.registry.sqlite_guard import existing_file_uri
 from src.core.stores.disk import make_folder, sync_folder, unique_name
@@ -43,12 +43,6 @@ _REASONS = {
     sqlite3.SQLITE_READONLY: "it may not be written; see to its permissions",
     **dict.fromkeys(_DAMAGED, "it is damaged; restart the service, which sets it aside"),
 }
-
-
-class JobsUnavailableError(UnavailableError):
-    """Jobs cannot be taken or looked up at the moment."""
-
-    retry_after = 5.0
 
 
 class _DamagedError(Exception):

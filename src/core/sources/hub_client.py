@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from src.core.errors import ConfigurationError, UnavailableError
+from src.core.errors import ConfigurationError, SourceUnavailableError
 from src.core.sources.hub_errors import Repository, translated
 from src.core.sources.hub_files import HubFile
 from src.core.sources.hub_patience import Patience
@@ -105,8 +105,8 @@ class HubClient:
                 raise
             raise self._unlike_a_hub(str(exc) or type(exc).__name__) from exc
 
-    def _unlike_a_hub(self, why: str) -> UnavailableError:
-        return UnavailableError(f"{self.repo.endpoint} does not answer as a hub does ({why}): check HF_ENDPOINT")
+    def _unlike_a_hub(self, why: str) -> SourceUnavailableError:
+        return SourceUnavailableError(f"{self.repo.endpoint} does not answer as a hub does ({why}): check HF_ENDPOINT")
 
 
 def _checked_token(token: str | None) -> str | None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from src.core.errors import ForbiddenError, NotFoundError, UnavailableError
+from src.core.errors import ForbiddenError, NotFoundError, SourceUnavailableError
 from src.core.sources.hub_patience import PassingError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def translated(repo: Repository, revision: str | None = None) -> Iterator[None]:
     except HfHubHTTPError as exc:
         raise _answered(exc, repo, revision) from exc
     except OfflineModeIsEnabled as exc:
-        raise UnavailableError("HF_HUB_OFFLINE is set, so nothing can be downloaded: unset it and try again") from exc
+        raise SourceUnavailableError(
+            "HF_HUB_OFFLINE is set, so nothing can be downloaded: unset it and try again"
+        ) from exc
     except httpx2.HTTPError as exc:
         raise PassingError(
             f"The hub at {repo.endpoint} cannot be reached ({exc or type(exc).__name__}): check the network, the "
@@ -78,7 +80,7 @@ def _answered(exc: "HfHubHTTPError", repo: Repository, revision: str | None) -> 
             f"The hub at {repo.endpoint} answers with status {status}{said}: try again later; what has arrived is kept",
             _asked_to_wait(exc),
         )
-    return UnavailableError(f"The hub at {repo.endpoint} answers with status {status}{said}: check HF_ENDPOINT")
+    return SourceUnavailableError(f"The hub at {repo.endpoint} answers with status {status}{said}: check HF_ENDPOINT")
 
 
 def _asked_to_wait(exc: "HfHubHTTPError") -> float:

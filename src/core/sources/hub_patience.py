@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from src.core.errors import UnavailableError
+from src.core.errors import SourceUnavailableError
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST = 120.0  # seconds; whatever a server asks for
@@ -37,7 +37,7 @@ class Patience:
             raise StoppedError
 
     def persist(self, work: Callable[[], T], gain: Callable[[], int] = lambda: 0) -> T:
-        """Returns what `work` does once it succeeds; `UnavailableError` when it went on failing.
+        """Returns what `work` does once it succeeds; `SourceUnavailableError` when it went on failing.
 
         `gain` is a count that grows while something comes of the tries; then the pauses begin anew.
         """
@@ -50,7 +50,7 @@ class Patience:
                 if gain() > gained:
                     failures, gained = 0, gain()
                 if failures >= len(self._pauses):
-                    raise UnavailableError(str(exc)) from exc
+                    raise SourceUnavailableError(str(exc)) from exc
                 self._pause(min(max(self._pauses[failures], exc.wait), _LONGEST))
                 failures += 1
 

@@ -65,7 +65,7 @@ class Transfer:
         """Returns once the file is in the tree, whole, with the right digest, and on disk.
 
         What has arrived before is gone on with. Raises `DamagedError` after three fetches that came out wrong,
-        `UnavailableError` where the hub went on failing, `StoreUnavailableError` where the disk does.
+        `SourceUnavailableError` where the hub went on failing, `StoreUnavailableError` where the disk does.
         """
         with _disk_told(self._partial.tree, file):
             path = self._partial.arriving(file)

@@ -74,7 +74,7 @@ class HuggingFaceSource:
 
         Raises `InvalidInputError` for a bad name, patterns that match nothing, or unsafe paths in the repository;
         `NotFoundError` for an unknown repository or revision; `ForbiddenError` for a gated one or a wrong token;
-        `UnavailableError` where the hub is away; `IntegrityError` naming files that come out wrong three times;
+        `SourceUnavailableError` where the hub is away; `IntegrityError` naming files that come out wrong three times;
         `StoreUnavailableError` where the disk is full; `ConfigurationError` for an unusable endpoint or token.
         """
         _check_name(name)
@@ -84,7 +84,7 @@ class HuggingFaceSource:
         commit, offered = aside(
             lambda: _listed(client, revision, patience), stop=patience.stop, tick=lambda: told(0, 0)
         )
-        files = self._chosen(name, offered, allow_patterns)
+        files, left_out = self._chosen(name, offered, allow_patterns)
         total = sum(file.size for file in files)
         with holding(
             lambda: self._staging.partial(name), lambda partial: told(partial.present(files), total)
@@ -92,7 +92,7 @@ class HuggingFaceSource:
             staged = self._staged(name)
             if staged is None or not _is_current(staged, name, commit, files):
                 self._fetch(_Download(client, commit, files, partial, patience, told), staged)
-                staged = self._publish(name, commit, files, partial)
+                staged = self._publish(name, commit, files, left_out, partial)
             partial.remove()
         told(total, total)
         return staged
@@ -104,12 +104,14 @@ class HuggingFaceSource:
             download.leave()
             raise
 
-    def _chosen(self, name: str, offered: list[HubFile], allow_patterns: Sequence[str] | None) -> list[HubFile]:
+    def _chosen(
+        self, name: str, offered: list[HubFile], allow_patterns: Sequence[str] | None
+    ) -> tuple[list[HubFile], list[str]]:
+        """Returns the files to fetch, and the paths of those that stay out."""
         files, left_out = choose(offered, allow_patterns, spare_duplicates=self._kind == "model")
         if left_out:
-            paths = ", ".join(file.path for file in left_out)
-            logger.info("%s has its weights as safetensors, so that these files stay out: %s", name, paths)
-        return files
+            logger.info("%s has its weights as safetensors; %d other weight files stay out", name, len(left_out))
+        return files, [file.path for file in left_out]
 
     def _staged(self, name: str) -> Staged | None:
         try:
@@ -117,8 +119,10 @@ class HuggingFaceSource:
         except NotFoundError:
             return None
 
-    def _publish(self, name: str, commit: str, files: list[HubFile], partial: PartialFolder) -> Staged:
-        record = SourceRecord(SOURCE, name, commit, _digests(files), time.time())
+    def _publish(
+        self, name: str, commit: str, files: list[HubFile], left_out: list[str], partial: PartialFolder
+    ) -> Staged:
+        record = SourceRecord(SOURCE, name, commit, _digests(files), time.time(), left_out)
         with full_disk_told():
             partial.sync()
             return self._staging.publish(name, partial.tree, record)

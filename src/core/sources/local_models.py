@@ -25,8 +25,8 @@ def describe(staged: Staged, now: float | None = None) -> JsonObject:
     """Returns a staged folder as a row of a list; `now` in seconds since 1970.
 
     `name, size, modified` as people read them, `size_bytes, modified_at` (seconds since 1970), `files` (`path,
-    size_bytes`, and `digest` where its source gave one), `source, source_name, revision`; where they can be told,
-    else None: `architecture`, `task` (a guess), `parameters` (`"1.7B"`) and `parameter_count`.
+    size_bytes`, and `digest` where its source gave one), `source, source_name, revision, left_out`; where they can
+    be told, else None: `architecture`, `task` (a guess), `parameters` (`"1.7B"`) and `parameter_count`.
     """
     found = sorted(_files(staged.path))
     record = staged.record
@@ -45,6 +45,7 @@ def describe(staged: Staged, now: float | None = None) -> JsonObject:
         "source": record.source if record else "local",
         "source_name": record.name if record else None,
         "revision": record.revision if record else None,
+        "left_out": record.left_out if record else [],
         "architecture": architecture_of(staged.path),
         "task": guess_task(staged.path),
         "parameters": human_count(count) if count else None,

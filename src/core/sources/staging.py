@@ -27,7 +27,7 @@ class SourceRecord:
 
     `source` is `huggingface`, `upload` …; `name` is what its source calls it; `revision` the exact one there
     (a commit hash); `files` maps each path to its digest there (`sha256:<hex>` or `git:<hex>`);
-    `finished_at` is in seconds since 1970.
+    `finished_at` is in seconds since 1970; `left_out` names what the source has and was not fetched.
     """
 
     source: str
@@ -35,6 +35,7 @@ class SourceRecord:
     revision: str | None = None
     files: dict[str, str] = field(default_factory=dict)
     finished_at: float = 0.0
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,12 +70,18 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], meter: Meter | None 
             ended.stop(exc)
             raise
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_threads()) as pool:
         try:
             return list(pool.map(one, items))
         except BaseException as exc:  # an interrupt from the keyboard, too, which came to this thread
             ended.stop(exc)
             raise
+
+
+def _threads() -> int:
+    """Returns how many cores may be kept busy: one is left to the service, which has requests to answer meanwhile."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores - 1))
 
 
 def sha256_of(source: FileIO, expected: int, meter: Meter, copy_to: BinaryIO | None = None) -> tuple[str, int]:

@@ -12,7 +12,7 @@ Below the root:
     tmp/                           what is being written; swept after a day
 
 An upload writes blobs, then the commit, then the ref, each flushed to disk before the next: killed
-at any point it leaves the old state, and at most blobs that nothing refers to.
+at any point it leaves the old state, and at most blobs that nothing refers to, which a collection removes.
 """
 
 import os

@@ -6,6 +6,7 @@ checked, and nothing that has gone missing is made anew: an emptied ref is an er
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -38,14 +39,16 @@ class RepoFolder:
         """Builds the empty repository aside and moves it into place whole."""
         repo = Repo(self._name, DEFAULT_BRANCH, time.time())
         draft = RepoFolder(self._temp / unique_name() / self._name, self._temp)
-        for folder in (draft._refs, draft._commits):
-            folder.mkdir(parents=True)
-        draft.point(DEFAULT_BRANCH, "")
         details = {"name": repo.name, "default_branch": repo.default_branch, "created_at": repo.created_at}
-        draft._write(draft._folder / "repo.json", _json(details))
-        os.rename(draft._folder, self._folder)
+        try:
+            for folder in (draft._refs, draft._commits):
+                folder.mkdir(parents=True)
+            draft.point(DEFAULT_BRANCH, "")
+            draft._write(draft._folder / "repo.json", _json(details))
+            os.rename(draft._folder, self._folder)
+        finally:
+            shutil.rmtree(draft._folder.parent, ignore_errors=True)
         sync_folder(self._folder.parent)
-        draft._folder.parent.rmdir()
         return repo
 
     def load(self) -> Repo:

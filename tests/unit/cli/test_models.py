@@ -131,7 +131,13 @@ def test_a_change_is_asked_for_as_the_service_takes_it(
             {"status": "healthy", "mlflow": {"configured": True, "reachable": False, "error": "refused"}},
             "mlflow no refused",
         ),
-        ("models stats", "/models/stats", {"show_all": "false"}, {"size": {"total_bytes": 2000}}, ""),
+        (
+            "models stats",
+            "/models/stats",
+            {"show_all": "false"},
+            {"size": {"total_bytes": 2000}},
+            "size / total bytes 2.0 KB",
+        ),
         ("datasets list", "/datasets/checked_out", {}, [{"commit_id": COMMIT, "path": "/d"}], "3a07b0c9e8b7 /d"),
         (
             "jobs list --status failed",

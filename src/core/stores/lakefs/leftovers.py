@@ -4,10 +4,10 @@ import re
 import time
 
 from src.core.errors import NotFoundError
-from src.core.stores.lakefs.names import TURN_PREFIX, UPLOAD_PREFIX
+from src.core.stores.lakefs.names import LANDING_SUFFIX, TURN_PREFIX, UPLOAD_PREFIX
 from src.core.stores.lakefs.server import Server
 
-_UPLOAD = re.compile(rf"{UPLOAD_PREFIX}[0-9a-f]{{16}}-([0-9]{{1,12}})")
+_UPLOAD = re.compile(rf"{UPLOAD_PREFIX}[0-9a-f]{{16}}-([0-9]{{1,12}})({LANDING_SUFFIX})?")
 
 
 def sweep(server: Server, older_than: float) -> int:

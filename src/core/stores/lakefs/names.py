@@ -8,6 +8,9 @@ from src.core.stores.names import check_branch_name
 UPLOAD_PREFIX = "aiml-upload-"
 """Branches of uploads under way: `aiml-upload-<what is uploaded>-<seconds since 1970>`."""
 
+LANDING_SUFFIX = "-landing"
+"""Ends the name of a second branch that an upload needs where its target does not exist yet, and main has moved."""
+
 TURN_PREFIX = "aiml-turn-"
 """Branches that exist while somebody moves the branch whose name follows."""
 

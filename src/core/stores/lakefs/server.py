@@ -49,7 +49,7 @@ class Server:
         namespace = self._namespace(name)
         try:
             return self._create_repo(name, namespace)
-        except InvalidInputError as exc:
+        except ConfigurationError as exc:
             if _NAMESPACE_TAKEN not in exc.message:
                 raise
         # A repository that was deleted leaves its objects behind, and lakeFS refuses their place to the next.
@@ -167,11 +167,17 @@ class Server:
     def _create_repo(self, name: str, namespace: str) -> Repo:
         from lakefs_sdk.models.repository_creation import RepositoryCreation
 
-        creation = RepositoryCreation(
-            name=name, storage_id=None, storage_namespace=namespace, default_branch=DEFAULT_BRANCH
-        )
         create = self._client.repositories_api.create_repository
-        return _repo(self._connection.ask(f"creating repository {name!r}", create, creation))
+        try:
+            creation = RepositoryCreation(
+                name=name, storage_id=None, storage_namespace=namespace, default_branch=DEFAULT_BRANCH
+            )
+            return _repo(self._connection.ask(f"creating repository {name!r}", create, creation))
+        except ValueError as exc:  # InvalidInputError is one; the name has been checked before
+            raise ConfigurationError(
+                f"lakeFS cannot keep a repository at {namespace!r} ({exc}): set AIML_LAKEFS__STORAGE_NAMESPACE "
+                "to a place that it can use, such as s3://bucket/prefix"
+            ) from exc
 
     def _namespace(self, name: str) -> str:
         prefix = self._namespace_prefix or self._default_prefix()

@@ -19,7 +19,7 @@ from src.core.stores.base import Commit, FileEntry
 from src.core.stores.hashing import Meter
 from src.core.stores.history import compare
 from src.core.stores.lakefs.folder import Folder, Outgoing
-from src.core.stores.lakefs.names import UPLOAD_PREFIX
+from src.core.stores.lakefs.names import LANDING_SUFFIX, UPLOAD_PREFIX
 from src.core.stores.lakefs.objects import Objects
 from src.core.stores.lakefs.parallel import Threads
 from src.core.stores.lakefs.patience import patiently
@@ -81,6 +81,7 @@ class Upload:
         self._message = message or f"Upload {len(folder.entries)} files"  # lakeFS would name our own branch
         self._metadata = {**metadata, DIGEST_KEY: folder.digest}
         self._meter = meter
+        self._own_branches: list[str] = []
 
     def run(self, writer_id: str) -> Commit:
         """Does it; only one upload of the same writer, target and tree may run at a time."""
@@ -88,11 +89,11 @@ class Upload:
         present = self._with.trees.commit(self._repo, head.commit_id)
         if present.files == self._folder.entries:
             self._meter.add(self._folder.size)
-            return self._pointed(head, present)
+            return present if head.exists else self._pointed(writer_id, present)
         with self._own_branch(writer_id, head) as (work, fresh):
             own = self._fill(work, present.files if fresh else None)
             with self._with.turns.taken(self._repo, self._target.branch, own.id):
-                return self._land(work, own, head.commit_id if fresh else "")
+                return self._land(work, own)
 
     def _head(self) -> Head:
         try:
@@ -100,9 +101,11 @@ class Upload:
         except NotFoundError:
             return Head(self._with.server.branch(self._repo, self._target.default_branch), False)
 
-    def _pointed(self, head: Head, present: Commit) -> Commit:
-        if not head.exists:
+    def _pointed(self, writer_id: str, present: Commit) -> Commit:
+        try:
             self._with.server.create_branch(self._repo, self._target.branch, present.id)
+        except ConflictError:  # somebody has created it just now
+            return self.run(writer_id)
         return present
 
     @contextmanager
@@ -111,13 +114,14 @@ class Upload:
         key = f"{writer_id} {self._repo} {self._target.branch} {self._folder.digest}"
         prefix = f"{UPLOAD_PREFIX}{hashlib.sha256(key.encode()).hexdigest()[:16]}-"
         left = sorted(self._with.server.branches(self._repo, prefix=prefix, hidden=True))
-        work = left[-1] if left else f"{prefix}{int(time.time())}"
+        work = left[0] if left else f"{prefix}{int(time.time())}"
+        self._own_branches = left or [work]
         try:
             if not left:
                 self._with.server.create_branch(self._repo, work, head.commit_id, hidden=True)
             yield work, not left
         finally:
-            for name in {work, *left}:
+            for name in self._own_branches:
                 drop_branch(self._with.server, self._repo, name)
 
     def _fill(self, work: str, present: Collection[FileEntry] | None) -> "FoundCommit":
@@ -155,14 +159,15 @@ class Upload:
                 details={"files": [entry.path]},
             )
 
-    def _land(self, work: str, own: "FoundCommit", base: str) -> Commit:
-        """Brings the own branch, at `own`, into the target; `base` is the target's head that it descends from."""
+    def _land(self, work: str, own: "FoundCommit") -> Commit:
+        """Brings the own branch, at `own`, into the target."""
+        base = next(iter(own.parents), "")
         for attempt in range(1, _ATTEMPTS + 1):
             head = self._head()
             if head.commit_id != base:
                 own, base = self._take_in(work, head.commit_id), head.commit_id
             try:
-                commit_id = self._joined(work, head)
+                commit_id = self._joined(work, own, head)
             except StoreUnavailableError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -188,17 +193,24 @@ class Upload:
         )
         return self._fill(work, None)
 
-    def _joined(self, work: str, head: Head) -> str:
+    def _joined(self, work: str, own: "FoundCommit", head: Head) -> str:
         """Returns the commit that the target stands at now; "" where somebody else has moved it."""
         if not head.exists:
-            return self._begun(work)
+            return self._begun(work, own, head)
         merged = self._with.server.merge(
             self._repo, work, self._target.branch, self._message, self._metadata, squash=True
         )
         return {"merged": merged.commit_id, "nothing": head.commit_id, "conflict": ""}[merged.outcome]
 
-    def _begun(self, work: str) -> str:
-        commit_id = self._with.server.branch(self._repo, work)
+    def _begun(self, work: str, own: "FoundCommit", head: Head) -> str:
+        """Creates the target at one commit of ours that continues the default branch."""
+        commit_id = own.id
+        if (own.parents, own.message, own.metadata) != ([head.commit_id], self._message, self._metadata):
+            landing = f"{work}{LANDING_SUFFIX}"
+            self._own_branches.append(landing)
+            self._with.server.create_branch(self._repo, landing, head.commit_id, hidden=True)
+            merged = self._with.server.merge(self._repo, work, landing, self._message, self._metadata, squash=True)
+            commit_id = merged.commit_id or head.commit_id
         try:
             self._with.server.create_branch(self._repo, self._target.branch, commit_id)
         except ConflictError:

@@ -22,7 +22,10 @@ from src.core.jobs import JobService
 begun = []
 
 def deadly(job, request):
-    job.note("seen", [*job.notes.get("seen", []), request["name"]])
+    seen = [*job.notes.get("seen", []), request["name"]]
+    job.note("seen", seen)
+    if request["name"] == "further":
+        job.progress(len(seen), 100)
     begun.append(job.id)
     while True:
         time.sleep(1)
@@ -74,6 +77,15 @@ def test_a_job_that_runs_whenever_the_process_dies_is_given_up(open_service: Ope
     assert ran == []
     again = service.wait(service.submit("deadly", {"name": "a"}).id, PATIENCE)
     assert (again.id != job.id, again.status) == (True, "succeeded")
+
+
+def test_a_job_that_gets_further_each_time_is_not_given_up(open_service: Open, data_dir: Path) -> None:
+    for _ in range(7):
+        killed(data_dir, "further")
+    service = open_service({"deadly": lambda job, request: {"seen": len(job.notes["seen"])}})
+    [job] = service.list()
+    done = service.wait(job.id, PATIENCE)
+    assert (done.status, done.result, done.attempts) == ("succeeded", {"seen": 7}, 8)
 
 
 def test_a_cancellation_outlives_the_process_for_the_handler_to_clear_up(open_service: Open, data_dir: Path) -> None:

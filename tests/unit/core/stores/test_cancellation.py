@@ -1,6 +1,5 @@
 """What `progress` raises ends an upload or a checkout soon, comes out unchanged, and leaves nothing."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,12 +93,15 @@ def test_cancelled_checkout_leaves_the_old_tree(store: LocalStore, plant: Plant,
     assert (tmp_path / "out/a").read_bytes() == b"old"
 
 
-def test_other_threads_stop_within_a_chunk(store: LocalStore, plant: Plant, hashed: list[int]) -> None:
+def test_other_threads_stop_within_a_chunk(
+    store: LocalStore, plant: Plant, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_threads", lambda: 3)
     progress = Cancelling(KeyError())
     with pytest.raises(KeyError):
         store.upload("repo", plant(BIG), progress=progress)
     assert progress.calls == 1
-    assert len(hashed) <= min(8, os.cpu_count() or 1)
+    assert len(hashed) <= 3
 
 
 def test_comparing_with_what_is_stored_can_be_cancelled_too(store: LocalStore, plant: Plant) -> None:
@@ -112,7 +114,7 @@ def test_comparing_with_what_is_stored_can_be_cancelled_too(store: LocalStore, p
 
 
 def test_error_in_one_thread_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(hashing, "_threads", lambda: 2)
     meter = Meter(0)
     begun: list[int] = []
 

@@ -165,6 +165,17 @@ def test_no_room_for_the_commit_leaves_the_old_state(
     assert store.upload("repo", source).parents == (old.id,)
 
 
+def test_no_room_for_a_repository_leaves_nothing_of_it(store: LocalStore, small: Path) -> None:
+    store.create_repo("old")
+    fill(small)
+    with pytest.raises(StoreUnavailableError, match="0 are free"):
+        store.create_repo("new")
+    assert [repo.name for repo in store.list_repos()] == ["old"]
+    assert list((store.root / "tmp").iterdir()) == []
+    (small / "filler").unlink()
+    assert store.create_repo("new").name == "new"
+
+
 def test_a_full_store_still_reads_deletes_and_collects(
     store: LocalStore, plant: Plant, small: Path, tmp_path: Path
 ) -> None:

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,54 +24,9 @@ from src.core.errors import (
 )
 from src.core.stores.lakefs import LakefsStore, connection
 from src.testing.fake_lakefs import FakeLakefs
+from tests.unit.core.stores.lakefs.looking import ROOT, OpenStore, Plant, asked, client_of, contents, put
 
-Plant = Callable[[Mapping[str, bytes]], Path]
-
-ROOT = Path(__file__).resolve().parents[4]
 FILES = {"config.json": b"{}", "weights/model.safetensors": b"\x07" * 5000, "說明/讀我 🤖.md": "你好".encode()}
-
-
-@pytest.fixture
-def server() -> Iterator[FakeLakefs]:
-    with FakeLakefs() as found:
-        yield found
-
-
-@pytest.fixture
-def open_store(server: FakeLakefs, tmp_path: Path) -> Callable[..., LakefsStore]:
-    """Returns a function that makes a store; `cache` tells machines apart."""
-
-    def make(cache: str = "cache", **options: Any) -> LakefsStore:
-        keys = {"access_key_id": server.access_key_id, "secret_access_key": server.secret_access_key}
-        return LakefsStore(**{"endpoint": server.url, **keys, "cache_dir": tmp_path / cache, **options})
-
-    return make
-
-
-@pytest.fixture
-def store(open_store: Callable[..., LakefsStore]) -> LakefsStore:
-    return open_store()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def asked(server: FakeLakefs) -> Counter[str | None]:
-    """Counts the requests so far by operation, and forgets them."""
-    counts = Counter(request.operation for request in server.requests)
-    server.requests.clear()
-    return counts
-
-
-def put(store: LakefsStore, repo: str, path: str, data: bytes, *, commit: bool = True) -> None:
-    """Puts an object on `main` as somebody else would: with the official client, without our metadata."""
-    from lakefs_sdk.models.commit_creation import CommitCreation
-
-    client = store._server._connection.client
-    client.objects_api.upload_object(repo, "main", path, content=data)
-    if commit:
-        client.commits_api.commit(repo, "main", CommitCreation(message="by hand"))
 
 
 # ---------------------------------------------------------------- the server
@@ -88,7 +42,7 @@ def test_making_a_store_asks_nothing_and_imports_no_client() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["access_key_id", "secret_access_key"])
-def test_a_wrong_key_names_the_settings(open_store: Callable[..., LakefsStore], wrong: str) -> None:
+def test_a_wrong_key_names_the_settings(open_store: OpenStore, wrong: str) -> None:
     store = open_store(**{wrong: "wrong"})
     with pytest.raises(ConfigurationError, match=r"LAKEFS_ACCESS_KEY_ID and LAKEFS_SECRET_ACCESS_KEY"):
         store.list_repos()
@@ -104,7 +58,7 @@ def test_a_server_that_is_away_is_named_with_the_way_to_look(server: FakeLakefs,
         assert server.url in caught.value.message
 
 
-def test_something_else_at_the_address_is_told_from_lakefs(open_store: Callable[..., LakefsStore]) -> None:
+def test_something_else_at_the_address_is_told_from_lakefs(open_store: OpenStore) -> None:
     class Website(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -125,9 +79,7 @@ def test_something_else_at_the_address_is_told_from_lakefs(open_store: Callable[
         website.shutdown()
 
 
-def test_an_answer_that_does_not_come_is_unavailable(
-    server: FakeLakefs, open_store: Callable[..., LakefsStore]
-) -> None:
+def test_an_answer_that_does_not_come_is_unavailable(server: FakeLakefs, open_store: OpenStore) -> None:
     server.delay(60, "list_repositories", times=None)
     with pytest.raises(StoreUnavailableError, match="timed out"):
         open_store(timeout=0.1).list_repos()
@@ -137,13 +89,19 @@ def test_an_answer_that_does_not_come_is_unavailable(
 
 
 @pytest.mark.parametrize("prefix", ["", "local://bucket", "local://bucket/models/"])
-def test_a_repository_gets_a_namespace_below_the_prefix(open_store: Callable[..., LakefsStore], prefix: str) -> None:
+def test_a_repository_gets_a_namespace_below_the_prefix(open_store: OpenStore, prefix: str) -> None:
     store = open_store(namespace_prefix=prefix)
     store.create_repo("models")
-    found = store._server._connection.client.repositories_api.get_repository("models")
+    found = client_of(store).repositories_api.get_repository("models")
     assert found.storage_namespace == {"": "local://models", "local://bucket": "local://bucket/models"}.get(
         prefix, "local://bucket/models/models"
     )
+
+
+@pytest.mark.parametrize("prefix", ["bucket/models", "s3://not-this-servers"])
+def test_a_namespace_that_cannot_be_used_names_the_setting(open_store: OpenStore, prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="AIML_LAKEFS__STORAGE_NAMESPACE"):
+        open_store(namespace_prefix=prefix).create_repo("models")
 
 
 def test_a_repository_can_be_made_again_after_its_deletion(server: FakeLakefs, tmp_path: Path) -> None:
@@ -152,7 +110,7 @@ def test_a_repository_can_be_made_again_after_its_deletion(server: FakeLakefs, t
             forgetful.url, forgetful.access_key_id, forgetful.secret_access_key, cache_dir=tmp_path / "cache"
         )
         store.create_repo("models")
-        store._server._connection.client.repositories_api.delete_repository("models")
+        client_of(store).repositories_api.delete_repository("models")
         assert store.create_repo("models").name == "models"
 
 
@@ -179,7 +137,7 @@ def test_branches_and_tags_of_others_are_read_under_their_own_names(store: Lakef
     from lakefs_sdk.models.tag_creation import TagCreation
 
     commit = store.upload("repo", plant(FILES))
-    client = store._server._connection.client
+    client = client_of(store)
     client.branches_api.create_branch("repo", BranchCreation(name="Feature_X", source="main"))
     client.tags_api.create_tag("repo", TagCreation(id="v1", ref="main"))
     assert [store.get_commit("repo", ref) for ref in ("Feature_X", "v1")] == [commit, commit]
@@ -216,7 +174,7 @@ def test_an_unchanged_folder_costs_three_small_requests(server: FakeLakefs, stor
 
 
 def test_an_intact_checkout_of_a_full_id_asks_nothing(
-    server: FakeLakefs, open_store: Callable[..., LakefsStore], plant: Plant, tmp_path: Path
+    server: FakeLakefs, open_store: OpenStore, plant: Plant, tmp_path: Path
 ) -> None:
     commit = open_store("elsewhere").upload("repo", plant(FILES))
     open_store().checkout("repo", commit.id, tmp_path / "out")
@@ -248,7 +206,7 @@ def test_a_spoilt_memory_of_a_tree_costs_only_time(store: LakefsStore, plant: Pl
     assert contents(tmp_path / "out") == FILES
 
 
-def test_a_tree_is_listed_once(server: FakeLakefs, open_store: Callable[..., LakefsStore], plant: Plant) -> None:
+def test_a_tree_is_listed_once(server: FakeLakefs, open_store: OpenStore, plant: Plant) -> None:
     for number in range(3):
         open_store("elsewhere").upload("repo", plant({"a": bytes([number])}))
     asked(server)
@@ -272,7 +230,7 @@ def test_garbage_collection_forgets_trees_that_nobody_keeps(
 
 
 def test_a_file_of_somebody_else_is_read_once_for_its_digest(
-    server: FakeLakefs, open_store: Callable[..., LakefsStore], plant: Plant, tmp_path: Path
+    server: FakeLakefs, open_store: OpenStore, plant: Plant, tmp_path: Path
 ) -> None:
     store = open_store()
     store.upload("repo", plant({"ours": b"1"}))
@@ -322,7 +280,7 @@ def test_a_digest_that_somebody_made_up_is_damage(store: LakefsStore, plant: Pla
     from lakefs_sdk.models.update_object_user_metadata import UpdateObjectUserMetadata
 
     store.upload("repo", plant(FILES))
-    client = store._server._connection.client
+    client = client_of(store)
     made_up = UpdateObjectUserMetadata(set={"sha256": "0" * 64})
     client.objects_api.update_object_user_metadata("repo", "main", "config.json", made_up)
     client.commits_api.commit("repo", "main", CommitCreation(message="made up"))
