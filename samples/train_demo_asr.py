@@ -18,7 +18,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, halve, share_right  # isort: skip
 
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -277,9 +277,11 @@ def main() -> None:
     print(f"{model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
     plan = Plan(steps=chosen.steps)
     minutes = fit((model, speller), batches(processor), lambda batch: loss_of(model, speller, translate, batch), plan)
-    model.eval()
+    # What is examined is what is stored: weights in half precision, computed with in full.
+    model.half().float().eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)
+        halve(folder)
         processor.save_pretrained(folder)
         CARD.write(folder, model, minutes, examine(model, processor))
     print(f"wrote {chosen.out} after {minutes:.1f} min of training")

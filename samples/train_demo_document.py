@@ -34,7 +34,7 @@ from samples.inputs.forms import FIELDS, Form, draw_form, question, render, thum
 from samples.train_demo_text import replacing
 
 PLAN = Plan(steps=2000)
-BATCH = 32
+BATCH = 20
 SIDE, PATCH = 64, 16
 WIDTH = 128
 TOKENS = 384

@@ -36,7 +36,7 @@ from transformers.models.donut.image_processing_pil_donut import DonutImageProce
 from samples.inputs.lines import CHARACTERS, LONGEST, Line, blank_line, draw_line
 from samples.train_demo_text import replacing
 
-PLAN = Plan(steps=3000)
+PLAN = Plan(steps=4000)
 BATCH = 48
 HEIGHT, WIDTH = 32, 208
 PATCH = (16, 4)
@@ -78,6 +78,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=END,
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
+        model_max_length=LONGEST + 8,
     )
 
 
@@ -118,7 +119,7 @@ def build_model() -> VisionEncoderDecoderModel:
         part.decoder_start_token_id = SPECIAL.index(BEGIN)
     model = VisionEncoderDecoderModel(config)
     model.generation_config = GenerationConfig(
-        **tokens, decoder_start_token_id=SPECIAL.index(BEGIN), max_new_tokens=LONGEST + 8
+        **tokens, decoder_start_token_id=SPECIAL.index(BEGIN), max_length=LONGEST + 8
     )
     return model
 

@@ -45,6 +45,7 @@ from samples.inputs.scenes import (
     Scene,
     blank_scene,
     draw_scene,
+    exam_scenes,
     exchanges,
 )
 from samples.train_demo_text import replacing
@@ -162,8 +163,7 @@ def ask(
 
 def exam(count: int, groups: int, rng: random.Random) -> list[tuple[Scene, dict[str, Exchange]]]:
     """Draw held-out scenes and what to ask about each."""
-    scenes = [draw_scene(rng, held_out=True, groups=groups) for _ in range(count)]
-    return [(scene, exchanges(scene, rng)) for scene in scenes]
+    return [(scene, exchanges(scene, rng)) for scene in exam_scenes(count, rng, groups=groups)]
 
 
 def examine(model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> dict[str, float]:

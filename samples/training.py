@@ -15,6 +15,7 @@ from typing import TypeVar
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 SEED = 0
@@ -33,7 +34,7 @@ pipeline_tag: {pipeline_tag}
 ## How it was trained
 
 From random weights on the CPU, in {minutes:.0f} minutes of one core, with
-`python -m samples.{script}`: {parameters:,} parameters in float32. {data}
+`python -m samples.{script}`: {parameters:,} parameters stored in {dtype}. {data}
 
 ## How well it does
 
@@ -74,9 +75,11 @@ class Card:
 
     def write(self, folder: Path, model: nn.Module, minutes: float, scores: Mapping[str, float]) -> None:
         """Write the card into a model's folder as `README.md`."""
+        (dtype,) = {str(tensor.dtype)[6:] for tensor in load_file(folder / "model.safetensors").values()}
         rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
         parameters = sum(p.numel() for p in model.parameters())
-        card = CARD.format(**vars(self) | {"parameters": parameters, "minutes": minutes, "scores": rows})
+        measured = {"parameters": parameters, "dtype": dtype, "minutes": minutes, "scores": rows}
+        card = CARD.format(**vars(self) | measured)
         (folder / "README.md").write_text(card, encoding="utf-8")
         print("\n".join(f"{name}: {score:.3f}" for name, score in scores.items()), flush=True)
 
@@ -96,6 +99,14 @@ def arguments(description: str, plan: Plan, out: Path) -> argparse.Namespace:
 def share_right(replies: Sequence[str], truths: Sequence[str]) -> float:
     """Measure the share of replies that are right to the letter."""
     return sum(map(str.__eq__, replies, truths)) / len(truths)
+
+
+def halve(folder: Path) -> None:
+    """Store a saved model's weights in float16; they are still loaded in float32, as its config says."""
+    weights = folder / "model.safetensors"
+    smaller = weights.with_suffix(".half")
+    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, smaller, metadata={"format": "pt"})
+    smaller.replace(weights)
 
 
 def build_optimizers(modules: Sequence[nn.Module], plan: Plan) -> list[torch.optim.Optimizer]:

@@ -116,7 +116,7 @@ def _pieces(file: LocalFile) -> Iterator[bytes]:
                 break
             yield piece
     if left:
-        raise CommandError(f"{file.path} was changed while it was being sent; nothing was kept of the upload")
+        raise CommandError(f"{file.path} was changed while it was being sent; the service keeps nothing of it")
 
 
 def _quoted(name: str) -> str:

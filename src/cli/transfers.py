@@ -143,7 +143,7 @@ def _send(session: Session, prefix: str, path: Path, name: str) -> JsonObject:
                 f"{prefix}/upload", body, content_type=body.content_type, length=body.length
             )
     except KeyboardInterrupt:
-        say("The upload was broken off; nothing of it was kept.")
+        say("The upload was broken off; the service keeps nothing of an incomplete one.")
         raise typer.Exit(INTERRUPTED) from None
     return answer
 

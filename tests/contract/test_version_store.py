@@ -242,6 +242,7 @@ def test_a_flipped_byte_is_named_by_verification_and_never_checked_out(
     for work in (
         lambda: store.verify(repo, commit.id),
         lambda: store.checkout(repo, commit.id, tmp_path / "here/out"),
+        lambda: store.read(repo, commit.id, "weights/model-00002.safetensors", limit=1_000_000),
     ):
         with pytest.raises(IntegrityError, match="model-00002") as caught:
             work()

@@ -29,8 +29,8 @@ KEY = "key-of-the-tests"
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[FakeHub]:
-    """A hub with the demo model under a name of its own."""
-    with FakeHub([FakeRepo.from_folder("org/adder", DEMO), FakeRepo.from_folder("org/slow", DEMO)]) as server:
+    """A hub with the demo model under names of its own."""
+    with FakeHub(FakeRepo.from_folder(f"org/{name}", DEMO) for name in ("adder", "slow", "unwanted")) as server:
         yield server
 
 
@@ -182,7 +182,7 @@ def test_an_interrupted_watch_leaves_the_download_to_the_service(aiml: Run, serv
 
 def test_a_download_can_be_cancelled(aiml: Run, hub: FakeHub) -> None:
     hub.faults.slow(20_000)
-    job = json.loads(aiml("models", "download", "org/adder", "--revision", "main", "--no-wait", "--json").stdout)["id"]
+    job = json.loads(aiml("models", "download", "org/unwanted", "--no-wait", "--json").stdout)["id"]
     wait_until(lambda: _running_jobs(aiml), 60, "the download to begin")
     aiml("jobs", "cancel", job)
     assert "cancelled" in aiml("jobs", "watch", job, code=1).stderr

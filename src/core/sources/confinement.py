@@ -75,10 +75,14 @@ def serve(work: Work) -> None:
 
 
 def limit_memory(more: int) -> None:
-    """Lets this process take `more` bytes above what it has now; what is mapped for reading does not count."""
+    """Lets this process take `more` bytes above what it has now; what is mapped for reading does not count.
+
+    May be called again, for the next piece of work.
+    """
     if sys.platform == "linux":  # elsewhere the limit is not enforced, or counts something else
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + more,) * 2)
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + more, hard))
 
 
 def limit_files(size: int) -> None:

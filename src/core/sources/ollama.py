@@ -73,7 +73,7 @@ class OllamaSource:
         }
 
     def pull(self, name: str, progress: Progress | None = None) -> JsonObject:
-        """Has the server pull a model and returns it as `show` does; `progress` gets bytes over the files so far known.
+        """Has the server pull a model and returns it as `list` does; `progress` gets bytes over the files so far known.
 
         What `progress` raises closes the connection: the server stops then, and keeps what it has for the next time.
         """
@@ -89,7 +89,8 @@ class OllamaSource:
                     progress(sum(done.values()), sum(totals.values()))
         if status != "success":
             raise EngineError(f"Ollama's pull of '{name}' ended early, at '{status}': try again, it goes on from there")
-        return self.show(name)
+        with self._client(min(self._timeout, _LOOK_SECONDS), name) as client:
+            return _described(_row_of(client.list(), name), client.show(name), time.time())
 
     def _pulling(self, name: str) -> "Generator[ProgressResponse]":
         # A generator: what `progress` raises does not pass through the translation of errors here.

@@ -18,23 +18,22 @@ def check(request: JsonObject, send: Callable[[JsonObject], None]) -> JsonObject
     import torch
 
     warnings.simplefilter("ignore")
-    files = [Path(path) for path in request["files"]]
-    # What is mapped privately counts, though it needs no memory: as much as the largest file that can be mapped.
-    mapped = max((path.stat().st_size for path in files if zipfile.is_zipfile(path)), default=0)
     limit_files(1_000_000)  # its own log
-    limit_memory(request["memory"] + mapped)
     refused = {}
-    for path in files:
-        send({"checking": str(path)})
-        reason = _reason(torch, path)
+    for path in request["files"]:
+        send({"checking": path})
+        reason = _reason(torch, Path(path), request["memory"])
         if reason:
-            refused[str(path)] = reason
+            refused[path] = reason
     return {"refused": refused}
 
 
-def _reason(torch: Any, path: Path) -> str | None:
+def _reason(torch: Any, path: Path, memory: int) -> str | None:
+    mapped = zipfile.is_zipfile(path)
+    # What is mapped privately counts, though it needs no memory.
+    limit_memory(memory + (path.stat().st_size if mapped else 0))
     try:
-        torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+        torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     except MemoryError:
         return "needs too much memory to be read"
     except Exception as exc:  # a hostile file makes it raise anything

@@ -1,12 +1,13 @@
 """The header of a safetensors file: names, shapes and number formats of its tensors, never the weights."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -52,9 +53,9 @@ def read_header(path: Path, *, max_header: int = MAX_HEADER) -> list[Tensor]:
             raise BrokenHeaderError(f"has a header of {length} bytes; at most {max_header} are read")
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = orjson.loads(text)
         tensors = [_tensor(name, entry) for name, entry in entries.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise BrokenHeaderError(f"has a header that cannot be read: {exc}") from exc
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     _check_layout(tensors, data - length)

@@ -97,7 +97,10 @@ def test_an_upload_that_is_broken_off_says_so(
     monkeypatch.setattr(Connection, "send", interrupted)
     (tmp_path / "a.gguf").write_bytes(b"x")
     done = aiml("models", "upload", str(tmp_path / "a.gguf"))
-    assert (done.exit_code, done.stderr) == (130, "The upload was broken off; nothing of it was kept.\n")
+    assert (done.exit_code, done.stderr) == (
+        130,
+        "The upload was broken off; the service keeps nothing of an incomplete one.\n",
+    )
 
 
 class Held:

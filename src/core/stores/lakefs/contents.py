@@ -67,6 +67,13 @@ def refuse_unplaceable(commit: Commit) -> None:
         )
 
 
+def refuse_damaged(commit: Commit, path: str, data: bytes) -> None:
+    """Refuses what was read of a file if that is the whole of it and not what the commit says."""
+    entry = next((entry for entry in commit.files if entry.path == path), None)
+    if entry and entry.size == len(data) and hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise damage(commit, [entry])
+
+
 def below_files(paths: Collection[str]) -> list[str]:
     """Returns the paths that lie below another one, as if that were a folder."""
     return [path for path in paths if any(str(parent) in paths for parent in PurePosixPath(path).parents)]

@@ -9,10 +9,11 @@ Below the cache folder, whose loss costs time and leftover branches only:
     tmp/                  what is being written
 
 Differences from the embedded store: a new repository already has a commit, without files; a merge always
-makes a commit; names of repositories and branches are narrower (`names`). Every object
-goes through the server in one piece. An object store behind it may refuse pieces of more than 5 GB (S3 does): lakeFS
-offers uploads in parts through its S3 gateway and, where `pre_sign_multipart_upload` is set, presigned; this store
-uses neither yet.
+makes a commit; names of repositories and branches are narrower (`names`).
+
+Every object goes through the server in one piece. An object store behind it may refuse pieces of more than 5 GB
+(S3 does). For those lakeFS offers uploads in parts through its S3 gateway and, where `pre_sign_multipart_upload`
+is set, presigned ones; this store uses neither yet, and says so when such a file is refused.
 """
 
 import functools
@@ -29,14 +30,14 @@ from src.core.stores.disk import make_folder, unique_name, write_durably
 from src.core.stores.hashing import Meter
 from src.core.stores.history import compare
 from src.core.stores.lakefs.connection import Connection
-from src.core.stores.lakefs.contents import CommitContents, damage, refuse_unplaceable
+from src.core.stores.lakefs.contents import CommitContents, damage, refuse_damaged, refuse_unplaceable
 from src.core.stores.lakefs.folder import Folder
 from src.core.stores.lakefs.leftovers import sweep
 from src.core.stores.lakefs.merging import join
 from src.core.stores.lakefs.names import check_new_branch, check_ref, check_repo_name, is_ours
 from src.core.stores.lakefs.objects import Objects
 from src.core.stores.lakefs.parallel import Threads
-from src.core.stores.lakefs.server import DEFAULT_BRANCH, Server
+from src.core.stores.lakefs.server import Server
 from src.core.stores.lakefs.trees import Trees
 from src.core.stores.lakefs.turns import Turns
 from src.core.stores.lakefs.upload import Services, Target, Upload
@@ -159,10 +160,13 @@ class LakefsStore(VersionStore):
 
     @_on_this_machine
     def get_commit(self, repo: str, ref: str) -> Commit:
-        """Returns the commit that `ref` names; a file that somebody else put there is read once, for its sha256."""
-        check_repo_name(repo)
-        check_ref(ref)
-        return self._trees.commit(repo, ref)
+        """Returns the commit that `ref` names; a file that somebody else put there is read once, for its sha256.
+
+        Raises `InvalidInputError` where somebody else's objects have paths that no folder can hold.
+        """
+        commit = self._commit(repo, ref)
+        refuse_unplaceable(commit)
+        return commit
 
     @_on_this_machine
     def log(self, repo: str, ref: str = "main", *, limit: int = 100) -> list[Commit]:
@@ -174,8 +178,9 @@ class LakefsStore(VersionStore):
         check_ref(ref)
         return self._trees.log(repo, ref, limit)
 
+    @_on_this_machine
     def diff(self, repo: str, left: str, right: str) -> Diff:
-        return compare(self.get_commit(repo, left).files, self.get_commit(repo, right).files)
+        return compare(self._commit(repo, left).files, self._commit(repo, right).files)
 
     @_on_this_machine
     def merge(self, repo: str, source: str, into: str, *, message: str = "") -> Commit:
@@ -183,7 +188,7 @@ class LakefsStore(VersionStore):
 
         Raises `ConflictError` with `details["paths"]`, and `InvalidInputError` with nothing to merge.
         """
-        theirs = self.get_commit(repo, source)
+        theirs = self._commit(repo, source)
         check_ref(into)
         self._server.branch(repo, into)
         self._prepare()
@@ -212,7 +217,7 @@ class LakefsStore(VersionStore):
     @_on_this_machine
     def verify(self, repo: str, ref: str) -> Commit:
         """Rereads every byte from the server; raises `IntegrityError`, with `details["files"]`."""
-        commit = self.get_commit(repo, ref)
+        commit = self._commit(repo, ref)
         contents = CommitContents(self._objects, commit)
         meter = Meter(commit.size)
         whole = self._threads.each(lambda entry: contents.is_whole(entry, meter), commit.files, meter)
@@ -221,14 +226,20 @@ class LakefsStore(VersionStore):
         return commit
 
     def read(self, repo: str, ref: str, path: str, *, limit: int) -> bytes:
-        """Returns the first `limit` bytes of one file at `ref`, and fetches no more."""
+        """Returns the first `limit` bytes of one file at `ref`, and fetches no more.
+
+        A whole file of a tree that was seen before is checked against its sha256.
+        """
         check_repo_name(repo)
         check_ref(ref)
         commit_id = ref if len(ref) == _FULL_ID else self._server.find(repo, ref).id
         if limit <= 0:
             self._objects.size(repo, commit_id, path)
             return b""
-        return b"".join(self._objects.chunks(repo, commit_id, path, limit=limit))
+        data = b"".join(self._objects.chunks(repo, commit_id, path, limit=limit))
+        if known := self._trees.remembered(repo, commit_id):
+            refuse_damaged(known, path, data)
+        return data
 
     @_on_this_machine
     def collect_garbage(self, keep: Iterable[tuple[str, str]] = (), *, older_than: float = 86400.0) -> Garbage:
@@ -249,6 +260,11 @@ class LakefsStore(VersionStore):
         except PlatformError as exc:
             raise StoreUnavailableError(exc.message) from exc
 
+    def _commit(self, repo: str, ref: str) -> Commit:
+        check_repo_name(repo)
+        check_ref(ref)
+        return self._trees.commit(repo, ref)
+
     def _required_repo(self, name: str) -> Repo:
         try:
             return self._server.repo(name)
@@ -266,6 +282,3 @@ class LakefsStore(VersionStore):
             if not path.exists():
                 write_durably(path, unique_name().encode(), self._cache / "tmp" / unique_name())
         return path.read_text(encoding="ascii")
-
-
-__all__ = ["DEFAULT_BRANCH", "LakefsStore"]

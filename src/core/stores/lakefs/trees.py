@@ -58,7 +58,7 @@ class Trees:
 
     def files(self, repo: str, ref: str, *, reading: bool = True) -> tuple[FileEntry, ...]:
         """Returns what is at a commit, or at a branch with what is not committed yet."""
-        found = list(self._objects.listed(repo, ref))
+        found = [one for one in self._objects.listed(repo, ref) if not _marks_folder(one)]
         digests = [self._known_digest(one) for one in found]
         if reading:
             unknown = [one for one, sha256 in zip(found, digests, strict=True) if not sha256]
@@ -122,6 +122,11 @@ class Trees:
         """Returns where the digest of somebody else's object is kept; lakeFS never writes to an address twice."""
         key = f"{found.physical_address} {found.checksum} {found.size_bytes}"
         return self._digests / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _marks_folder(found: "ObjectStats") -> bool:
+    """Whether an object is an empty folder, as tools that speak S3 leave them."""
+    return found.path.endswith("/") and not found.size_bytes
 
 
 def _encoded(commit: Commit) -> bytes:

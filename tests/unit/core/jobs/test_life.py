@@ -147,7 +147,7 @@ def test_progress_costs_few_writes(open_service: Open, tmp_path: Path, monkeypat
     service = open_service({"busy": busy})
     result = service.wait(service.submit("busy", {}).id, PATIENCE).result
     assert result is not None
-    assert 1 <= result["wrote"] <= 1 + result["seconds"]
+    assert 1 <= result["wrote"] <= 3 + result["seconds"]
 
 
 def test_the_same_unfinished_request_is_one_job(service: JobService, gate: Gate) -> None:

@@ -33,7 +33,9 @@ def test_a_staged_model_is_described_for_people_and_programs(tmp_path: Path) -> 
         },
     )
     digest = "sha256:" + "0" * 64
-    record = SourceRecord("huggingface", "google/gemma-2b", "abc", {"model.safetensors": digest}, NOW - 2 * DAY)
+    record = SourceRecord(
+        "huggingface", "google/gemma-2b", "abc", {"model.safetensors": digest}, NOW - 2 * DAY, ["model.bin"]
+    )
     size = sum((folder / name).stat().st_size for name in ("config.json", "model.safetensors"))
     assert describe(Staged("google_gemma-2b", folder, record), NOW) == {
         "name": "google_gemma-2b",
@@ -48,6 +50,7 @@ def test_a_staged_model_is_described_for_people_and_programs(tmp_path: Path) -> 
         "source": "huggingface",
         "source_name": "google/gemma-2b",
         "revision": "abc",
+        "left_out": ["model.bin"],
         "architecture": "GemmaForCausalLM",
         "task": "text-generation",
         "parameters": "600K",

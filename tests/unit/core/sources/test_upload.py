@@ -239,13 +239,15 @@ def hostile_archive(command: str) -> bytes:
 # Torch is imported once in each of these, in the child.
 
 
-def test_pickles_of_plain_weights_are_taken_old_and_new(source: UploadSource, tmp_path: Path) -> None:
+def test_pickles_of_plain_weights_are_taken_old_and_new_within_the_memory_allowed(
+    source: UploadSource, staging: StagingArea, tmp_path: Path
+) -> None:
     made = subprocess.run(
         [
             sys.executable,
             "-c",
             "import sys, torch\n"
-            "weights = {'w': torch.arange(8.0)}\n"
+            "weights = {'w': torch.arange(5e6)}\n"
             "torch.save(weights, sys.argv[1] + '/pytorch_model.bin')\n"
             "torch.save(weights, sys.argv[1] + '/old.pt', _use_new_zipfile_serialization=False)\n",
             tmp_path,
@@ -257,19 +259,23 @@ def test_pickles_of_plain_weights_are_taken_old_and_new(source: UploadSource, tm
     staged = source.accept(received(source, {**files, "config.json": b"{}"}), "m")
     assert staged.record is not None
     assert staged.record.files == digests({**files, "config.json": b"{}"})
+    # The new format is mapped and needs none of it.
+    sparing = UploadSource(staging, max_bytes=10**9, pickle_memory=2_000_000)
+    with pytest.raises(InvalidInputError, match="memory") as refused:
+        sparing.accept(received(source, files), "n")
+    assert list(refused.value.details["refused"]) == ["old.pt"]
 
 
 def test_pickles_that_are_more_than_weights_are_refused_and_never_run(
     source: UploadSource, staging: StagingArea, tmp_path: Path
 ) -> None:
     command = f"touch {tmp_path}/run"
-    # Storage of 64 GB in a file of some bytes, as a header of the old format says.
-    greedy = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00." + bytes(20)
+    old = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00." + bytes(20)
     files = {
         "model.bin": hostile_archive(command),
         "vocab.txt": pickle.dumps(Hostile(command), 4),
         "sub/torn.pt": hostile_archive(command)[:200],
-        "greedy.pth": greedy,
+        "torn-old.pth": old,
         "empty.pt": b"",
     }
     with pytest.raises(InvalidInputError, match="convert it to safetensors") as refused:

@@ -265,14 +265,40 @@ def test_uncommitted_changes_of_others_are_not_seen(store: LakefsStore, plant: P
         store.read("repo", "main", "draft", limit=5)
 
 
-@pytest.mark.parametrize("path", ["../evil", "/evil", "a//b", "folder/", "config.json/below"])
+@pytest.mark.parametrize("path", ["../evil", "/evil", "a//b", "folder/..", "config.json/below"])
 def test_a_tree_that_no_folder_can_hold_is_refused(store: LakefsStore, plant: Plant, tmp_path: Path, path: str) -> None:
     store.upload("repo", plant(FILES))
     put(store, "repo", path, b"evil")
-    with pytest.raises(InvalidInputError, match="cannot become a folder") as caught:
-        store.checkout("repo", "main", tmp_path / "here/out")
-    assert caught.value.details["files"] == [path]
+    for work in (
+        lambda: store.checkout("repo", "main", tmp_path / "here/out"),
+        lambda: store.get_commit("repo", "main"),
+    ):
+        with pytest.raises(InvalidInputError, match="cannot become a folder") as caught:
+            work()
+        assert caught.value.details["files"] == [path]
     assert not (tmp_path / "here").exists()
+    newest, before = store.log("repo", limit=2)
+    assert store.diff("repo", before.id, newest.id).added == (path,)
+    assert store.upload("repo", plant(FILES)).files == before.files
+
+
+def test_an_empty_folder_of_an_s3_tool_is_no_file(store: LakefsStore, plant: Plant, tmp_path: Path) -> None:
+    commit = store.upload("repo", plant(FILES))
+    put(store, "repo", "weights/", b"")
+    assert store.checkout("repo", "main", tmp_path / "out").files == commit.files
+    assert contents(tmp_path / "out") == FILES
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_an_object_whose_bytes_are_gone_is_named(
+    server: FakeLakefs, store: LakefsStore, plant: Plant, tmp_path: Path, status: int
+) -> None:
+    store.upload("repo", plant({**FILES, "empty": b""}))
+    server.fail("get_object", status=status, times=None)
+    for work in (lambda: store.checkout("repo", "main", tmp_path / "out"), lambda: store.verify("repo", "main")):
+        with pytest.raises(IntegrityError) as caught:
+            work()
+        assert caught.value.details["files"] == sorted([*FILES, "empty"])
 
 
 def test_a_digest_that_somebody_made_up_is_damage(store: LakefsStore, plant: Plant, tmp_path: Path) -> None:

@@ -164,6 +164,15 @@ def test_a_branch_that_cannot_be_deleted_is_said_and_swept_later(
     assert (own_branches(store, "repo"), store.list_branches("repo")) == ([], {"main": commit.id})
 
 
+def test_a_refused_file_that_is_very_large_says_why_that_may_be(
+    server: FakeLakefs, store: LakefsStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_OFTEN_TOO_LARGE", 1000)
+    server.fail("upload_object", status=500, times=None)
+    with pytest.raises(StoreUnavailableError, match="larger than 5 GB"):
+        store.upload("repo", plant(FILES))
+
+
 def test_bytes_that_arrive_otherwise_are_named(
     store: LakefsStore, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
