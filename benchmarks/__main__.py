@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.running import ROOT, machine
 
-WORKLOADS = ("W1", "W4", "W6")
+WORKLOADS = ("W1", "W4", "W6", "W7")
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJo
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await manager.start()
         in_background(lambda: register_samples(models), lambda: None)
-        in_background(work.service.start, lambda: None)
+        in_background(work.start, lambda: None)
         settle_memory()
         yield
         await in_thread(work.service.stop)

@@ -43,7 +43,7 @@ def router(work: LifecycleJobs) -> APIRouter:
     @routes.get(
         "/{job_id}/events",
         response_class=EventSourceResponse,
-        responses={200: {"content": {"text/event-stream": {}}}, **_ONE},
+        responses={200: {"content": {"text/event-stream": {}}}, **schemas.plain_failures(401, 403, 404, 422)},
     )
     async def job_events(found: Annotated[Job, Depends(existing)]) -> AsyncIterator[ServerSentEvent]:
         """Streams a job's state as it changes (SSE, each event a job), until it has ended."""

@@ -25,7 +25,7 @@ class Download(Body):
 class BatchDownload(Body):
     """Several downloads under one job."""
 
-    downloads: list[Download] = Field(min_length=1, max_length=1000)
+    downloads: list[Download] = Field(min_length=1, max_length=200)
 
 
 class UploadToStore(Body):

@@ -134,3 +134,9 @@ _WORDS = {
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Returns the `responses` of a route that fails with these statuses."""
     return {status: {"model": Failure, "description": _WORDS[status]} for status in statuses}
+
+
+def plain_failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Returns the same for a route whose successes are no JSON: its failures are."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{Failure.__name__}"}}}
+    return {status: {"description": _WORDS[status], "content": content} for status in statuses}

@@ -12,17 +12,20 @@ from src.api.jobs_api import answer
 from src.api.uploads import receive
 from src.core.lifecycle.transfers import Kind
 from src.core.lifecycle.work import LifecycleJobs
-from src.core.stores.disk import unique_name
 from src.core.threads import in_thread
 
 FAILURES = schemas.failures(*schemas.GUARD, 400, 404, 409, 422, 500, 503)
-READ_FAILURES = schemas.failures(401, 403, 404, 422, 503)
+READ_FAILURES = schemas.failures(400, 401, 403, 404, 422, 500, 503)
+
+
+def _job_or_result(failures: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": bodies.JobBody | dict[str, Any], "description": "a job; with `wait` its result"}, **failures}
 
 
 def add_transfer_routes(routes: APIRouter, work: LifecycleJobs, kind: Kind, max_bytes: int) -> None:
     """Adds the verbs to the routes of models, or of datasets."""
 
-    @routes.post("/download", response_model=None, responses={200: {"model": bodies.JobBody}, **FAILURES})
+    @routes.post("/download", response_model=None, responses=_job_or_result(FAILURES))
     async def download(body: bodies.Download, wait: bool = Query(False, description="answer when it has ended")) -> Any:
         """Downloads from Hugging Face into the staging area, or has Ollama pull: a job."""
         job = await in_thread(lambda: work.download(kind, body.model_dump()))
@@ -44,7 +47,7 @@ def add_transfer_routes(routes: APIRouter, work: LifecycleJobs, kind: Kind, max_
     async def upload(request: Request) -> Any:
         """Takes in files of your own (or one archive of them) under the name in the field `name`."""
         transfers = work.transfers(kind)
-        folder = transfers.staging.root / f".{unique_name()}.upload"
+        folder = transfers.uploads().new_folder()
         try:
             received = await receive(request, folder, max_bytes=max_bytes)
             return json_response(await in_thread(lambda: transfers.accept(folder, received.name)))

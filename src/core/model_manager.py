@@ -7,14 +7,15 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.core.config import Settings, export_tracking_uri, load_settings
-from src.core.errors import ConfigurationError, ModelNotFoundError, NotFoundError, PlatformError
+from src.core.errors import ConfigurationError, ConflictError, ModelNotFoundError, NotFoundError, PlatformError
+from src.core.file_lock import file_locked
 from src.core.lifecycle import overview
 from src.core.lifecycle.overview import version_details
 from src.core.lifecycle.registration import Judge, Registrar, trusting_judge
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 JsonObject = dict[str, Any]
 
 _GARBAGE_AGE = 24 * 3600.0
+_PATIENCE = 60.0
 
 
 class ModelManager:
@@ -94,7 +96,9 @@ class ModelManager:
     @property
     def registrar(self) -> Registrar:
         """What registers versions."""
-        return Registrar(self.registry, lambda: self.store, self.models.checkout_folder, self._judge)
+        return Registrar(
+            self.registry, lambda: self.store, self.models.checkout_folder, self._judge, self._nothing_collected
+        )
 
     def lead_mlflow_here(self) -> None:
         """Points MLflow's own client at this registry although nobody used it yet."""
@@ -297,8 +301,9 @@ class ModelManager:
 
         Raises `RegistryUnavailableError` where the registry cannot say what is registered.
         """
-        keep = {(v.repo, v.commit) for v in self.registry.list_models(show_all=True) if v.repo and v.commit}
-        return self.store.collect_garbage(keep, older_than=older_than)
+        with self._nothing_collected():
+            keep = {(v.repo, v.commit) for v in self.registry.list_models(show_all=True) if v.repo and v.commit}
+            return self.store.collect_garbage(keep, older_than=older_than)
 
     # ------------------------------------------------------------------ serving
 
@@ -347,6 +352,16 @@ class ModelManager:
         """Forgets the registry's connections, which belong to the parent of this process."""
         self._lock = threading.RLock()
         self._registry = None
+
+    @contextmanager
+    def _nothing_collected(self) -> Iterator[None]:
+        """Keeps garbage collection and the registration of commits apart, in whatever process."""
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with file_locked(self.settings.data_dir / "registration.lock", timeout=_PATIENCE):
+                yield
+        except TimeoutError as exc:
+            raise ConflictError("the version store's garbage is being collected: register again in a moment") from exc
 
     def _checkout(self, repo: str, commit: str) -> Path:
         return self.models.checkout(repo, commit)[1]

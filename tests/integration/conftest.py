@@ -7,6 +7,7 @@ import pytest
 
 from src.core.config import load_settings
 from src.core.model_manager import ModelManager
+from src.testing.fake_hub import FakeHub, FakeRepo
 from src.testing.fake_ollama import FakeOllama
 from tests.service import Service, running_service, wait_until
 from tests.tiny_models import tiny_llama
@@ -26,10 +27,19 @@ def ollama() -> Iterator[FakeOllama]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ollama: FakeOllama) -> Iterator[Service]:
+def hub(tiny_model: Path) -> Iterator[FakeHub]:
+    """A hub with one model."""
+    with FakeHub([FakeRepo.from_folder("google/gemma-2b", tiny_model)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ollama: FakeOllama, hub: FakeHub
+) -> Iterator[Service]:
     """The service with `demo-text`, `tiny` (Transformers) and `tiny-ollama` registered."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
-    with running_service(data_dir, samples="on", OLLAMA_HOST=ollama.url) as running:
+    with running_service(data_dir, samples="on", OLLAMA_HOST=ollama.url, HF_ENDPOINT=hub.url) as running:
         wait_until((data_dir / "samples-registered").exists, 60, "the samples to be registered")
         register_models(data_dir, tiny_model)
         yield running

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +50,10 @@ class Registrar:
         store: Callable[[], VersionStore],
         checkout_folder: Callable[[str], Path],
         judge: Judge,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """`alone` keeps garbage from being collected while a commit is looked at and registered."""
+        self._alone = alone
         self._registry = registry
         self._store = store
         self._checkout_folder = checkout_folder
@@ -102,22 +105,24 @@ class Registrar:
         stage: str | None = None,
         set_priority_to_one: bool = False,
     ) -> RegisteredVersion:
-        """Registers a commit under tags of the caller's choice."""
-        return self._registry.register(
-            name,
-            source=f"lakefs://{commit.repo}/{commit.id}/",
-            tags={
-                **tags,
-                "lakefs_repo": commit.repo,
-                "lakefs_commit": commit.id,
-                "model_digest": commit.digest,
-                "model_size_bytes": str(commit.size),
-                "physical_path": str(self._checkout_folder(commit.id)),
-            },
-            description=description,
-            stage=stage,
-            set_priority_to_one=set_priority_to_one,
-        )
+        """Registers a commit, if it is still there, under tags of the caller's choice."""
+        with self._alone():
+            self._store().get_commit(commit.repo, commit.id)
+            return self._registry.register(
+                name,
+                source=f"lakefs://{commit.repo}/{commit.id}/",
+                tags={
+                    **tags,
+                    "lakefs_repo": commit.repo,
+                    "lakefs_commit": commit.id,
+                    "model_digest": commit.digest,
+                    "model_size_bytes": str(commit.size),
+                    "physical_path": str(self._checkout_folder(commit.id)),
+                },
+                description=description,
+                stage=stage,
+                set_priority_to_one=set_priority_to_one,
+            )
 
     def from_ollama(
         self,

@@ -25,6 +25,6 @@ def open_store(settings: Settings) -> VersionStore:
 
 
 def repo_for(model_name: str) -> str:
-    """Returns a repository name made from a model's: lower case, other characters as `-`."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", model_name.lower()).strip("-._")
-    return (name or "model").ljust(2, "0")[:60]
+    """Returns a repository name made from a model's, as every store takes it: lower case, other characters as `-`."""
+    name = re.sub(r"[^a-z0-9-]+", "-", model_name.lower()).strip("-")
+    return (name or "model").ljust(3, "0")[:60]

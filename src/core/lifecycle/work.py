@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.core.jobs import Job, JobCancelled, JobContext, JobService
-from src.core.lifecycle.transfers import Kind, Transfers, check_source
+from src.core.lifecycle.transfers import SOURCES, Kind, Transfers, check_source
 from src.core.model_manager import ModelManager
 from src.core.sources.staging import local_name
 
@@ -23,6 +23,12 @@ class LifecycleJobs:
             concurrency=settings.jobs.concurrency,
             keep_days=settings.jobs.keep_days,
         )
+
+    def start(self) -> None:
+        """Takes up what was not finished, and removes what uploads have left that ended with their service."""
+        self.service.start()
+        for kind in SOURCES:
+            self.transfers(kind).uploads().clear_leftovers()
 
     def transfers(self, kind: Kind) -> Transfers:
         """Returns what moves the files of models, or of datasets."""

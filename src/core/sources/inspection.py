@@ -138,7 +138,7 @@ def _hashed(root: Path, files: list[SourceFile], send: Send) -> dict[str, str]:
             os.fsync(source.fileno())
         return file.path, digest
 
-    digests = dict(in_parallel(hash_one, files))
+    digests = dict(in_parallel(hash_one, files, meter))
     for folder in {
         root,
         *(parent for file in files for parent in (root / file.path).parents if root in parent.parents),

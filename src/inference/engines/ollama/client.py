@@ -17,6 +17,7 @@ from src.core.errors import (
     QueueFullError,
     WorkerDiedError,
 )
+from src.core.sources.ollama import unreachable
 from src.inference.types import JsonObject
 
 # A connection that cannot be made should be told at once; an answer may take as long as it may.
@@ -72,11 +73,7 @@ class OllamaClient:
 def translated(exc: httpx.HTTPError, api_base: str) -> PlatformError:
     """Returns our error for httpx's, most specific first."""
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return EngineUnavailableError(
-            f"Failed to connect to Ollama server at {api_base}. Look whether it runs: curl {api_base}/api/version . "
-            "Start it: ollama serve . Another address: set OLLAMA_HOST, or ollama.api_base in engines_config.yaml.",
-            details={"api_base": api_base},
-        )
+        return unreachable(api_base)
     if isinstance(exc, httpx.TimeoutException):
         return EngineUnavailableError(
             f"Ollama server at {api_base} did not answer in time; raise ollama.timeout in engines_config.yaml "
