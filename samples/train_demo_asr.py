@@ -129,6 +129,8 @@ def build_model(tokenizer: WhisperTokenizer) -> WhisperForConditionalGeneration:
         prev_sot_token_id=tokenizer.convert_tokens_to_ids("<|startofprev|>"),
         max_initial_timestamp_index=WINDOW * 50,
         return_timestamps=False,
+        # Without it a caller who names no language would get no task either.
+        task="transcribe",
         alignment_heads=[[1, head] for head in range(4)],
     )
     return model

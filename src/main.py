@@ -53,10 +53,12 @@ def create_app(
     )
     # Swagger with its scripts from here: the page works on a machine without internet.
     patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
-    infer = inference_api.install(app, manager, int(settings.max_body_mb * 1_000_000))
+    max_body = int(settings.max_body_mb * 1_000_000)
+    infer = inference_api.install(app, manager, max_body)
     app.state.jobs = work.service
-    app.include_router(models_api.router(models, work))
-    app.include_router(datasets_api.router(work, settings.max_upload_bytes))
+    # The guard refuses by Content-Length; these limits hold where a body comes in chunks.
+    app.include_router(models_api.router(models, work), max_body_size=max_body)
+    app.include_router(datasets_api.router(work, settings.max_upload_bytes), max_body_size=max_body)
     jobs = jobs_api.router(work)
     app.include_router(jobs)
     app.include_router(jobs, prefix="/models")

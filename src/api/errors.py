@@ -41,7 +41,7 @@ class InternalError(errors.InferenceError):
     """Something went wrong that should not; the log has the details."""
 
 
-_BY_HTTP = {404: errors.NotFoundError, 405: MethodNotAllowedError}
+_BY_HTTP = {404: errors.NotFoundError, 405: MethodNotAllowedError, 413: errors.PayloadTooLargeError}
 
 
 def status_of(error: PlatformError) -> int:
@@ -103,7 +103,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> Response:
         kind = _BY_HTTP.get(exc.status_code, errors.InferenceError)
-        words = {404: f"there is no {request.url.path} here; see /docs", 405: f"{request.method} is not for this route"}
+        words = {
+            404: f"there is no {request.url.path} here; see /docs",
+            405: f"{request.method} is not for this route",
+            413: "the body is larger than this route takes (AIML_MAX_BODY_MB)",
+        }
         response = failure_response(
             kind(words.get(exc.status_code, str(exc.detail))), request_id_of(request), status=exc.status_code
         )

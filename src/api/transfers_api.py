@@ -1,6 +1,7 @@
 """The verbs that `/models` and `/datasets` share: download, local, upload, upload_to_lakefs."""
 
 import shutil
+import sys
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
@@ -43,7 +44,10 @@ def add_transfer_routes(routes: APIRouter, work: LifecycleJobs, kind: Kind, max_
         transfers = work.transfers(kind)
         return json_response(await in_thread(lambda: transfers.local(model_source)))
 
-    @routes.post("/upload", response_model=None, openapi_extra=_MULTIPART, responses=FAILURES)
+    # `receive` bounds the body, by a setting of its own.
+    @routes.post(
+        "/upload", response_model=None, openapi_extra=_MULTIPART, responses=FAILURES, max_body_size=sys.maxsize
+    )
     async def upload(request: Request) -> Any:
         """Takes in files of your own (or one archive of them) under the name in the field `name`."""
         transfers = work.transfers(kind)

@@ -1,5 +1,6 @@
 """Logging of the service: JSON lines with the request id, readable ones on a terminal."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -30,7 +31,10 @@ class JsonFormatter(logging.Formatter):
         line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+        except TypeError:  # a text that is no Unicode, such as a file name of stray bytes
+            return json.dumps(line, default=str)
 
 
 def configure(settings: Settings) -> None:

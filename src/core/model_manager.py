@@ -244,7 +244,7 @@ class ModelManager:
         """Returns each registered model; `show_all` adds those with archived versions only and those of others."""
         models = overview.by_name(self.registry.list_models(show_all=show_all))
         return [
-            overview.model_summary(name, versions, self._front(name))
+            overview.model_summary(name, versions)
             for name, versions in models.items()
             if show_all or any(overview.is_ours(version) for version in versions)
         ]
@@ -286,7 +286,7 @@ class ModelManager:
                 "configured": not settings.registry_is_embedded,
                 "reachable": bool(registry["reachable"]),
                 "latency_ms": registry["latency_ms"],
-                "error": registry["reason"],
+                "error": None if registry["reachable"] else registry["reason"] or "it is being opened",
             },
             "lakefs": {"configured": bool(settings.lakefs.endpoint), **_answers(self._ping_store)},
             "ollama": {"configured": settings.ollama.configured, **_answers(self.models.ollama().ping)},
@@ -297,7 +297,7 @@ class ModelManager:
         return {"status": "degraded" if degraded else "healthy", **found, "timestamp": time.time()}
 
     def collect_garbage(self, *, older_than: float = _GARBAGE_AGE) -> Garbage:
-        """Removes from the store what no branch and no registered version reaches, and checkouts of such commits.
+        """Removes from the store what no branch and no registered version reaches; checkouts stay.
 
         Raises `RegistryUnavailableError` where the registry cannot say what is registered.
         """
@@ -365,12 +365,6 @@ class ModelManager:
 
     def _checkout(self, repo: str, commit: str) -> Path:
         return self.models.checkout(repo, commit)[1]
-
-    def _front(self, name: str) -> RegisteredVersion | None:
-        try:
-            return self.registry.resolve(name).registered
-        except ModelNotFoundError:
-            return None
 
     def _ping_store(self) -> None:
         self.store.ping()

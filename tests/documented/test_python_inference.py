@@ -155,7 +155,7 @@ def test_inference_error_is_raised_on_wish(told: Any) -> None:
 def test_the_logger_src_inference_set_to_debug(told: Any) -> None:
     """`logging.getLogger("src.inference").setLevel(logging.DEBUG)`."""
     assert told["pulled"] is True
-    assert "INFO:src.inference.manager:inference" in told["log"]
+    assert "INFO:src.inference.accounting:inference" in told["log"]
     assert "DEBUG:src.inference.engines.ollama.engine:pull llama2:13b" in told["log"]
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_timestamps_enclose_the_words(model: Any, processor: Any) -> None:
     tokens = model.generate(**features, return_timestamps=True)
     close = 0
     for row, utterance in zip(tokens, utterances, strict=True):
-        offsets = processor.tokenizer.decode(row, output_offsets=True)["offsets"]
+        offsets = processor.tokenizer.decode(row.tolist(), output_offsets=True)["offsets"]
         start, end = (offsets[0]["timestamp"][0], offsets[-1]["timestamp"][1]) if offsets else (-1, -1)
         close += abs(start - utterance.spans[0][0]) < 0.15 and abs(end - utterance.spans[-1][1]) < 0.15
     assert close / len(utterances) >= 0.8
@@ -95,8 +96,10 @@ def test_follows_a_recording_longer_than_its_window(model: Any, processor: Any) 
         tokens = model.generate(**features, return_timestamps=True, language="en", task="transcribe")
         words = processor.batch_decode(tokens, skip_special_tokens=True)[0].split()
         said += len(utterance.words)
-        right += sum(map(str.__eq__, words, utterance.words))
-    assert right / said >= 0.7
+        matches = SequenceMatcher(None, words, utterance.words).get_matching_blocks()
+        right += sum(match.size for match in matches)
+    # A word that straddles two windows may be lost.
+    assert right / said >= 0.8
 
 
 def test_exam_holds_neither_a_sentence_nor_a_voice_of_training() -> None:

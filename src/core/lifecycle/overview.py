@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from src.core.registry.versions import ALIASED_STAGES, RegisteredVersion
+from src.core.errors import ModelNotFoundError
+from src.core.registry.names import Reference
+from src.core.registry.resolution import choose
+from src.core.registry.versions import ALIASED_STAGES, RegisteredModel, RegisteredVersion
 
 JsonObject = dict[str, Any]
 
@@ -39,8 +42,9 @@ def serving(versions: Iterable[RegisteredVersion]) -> dict[str, str]:
     return {alias: version.version for version in versions for alias in version.aliases if alias in ALIASED_STAGES}
 
 
-def model_summary(name: str, versions: list[RegisteredVersion], chosen: RegisteredVersion | None) -> JsonObject:
+def model_summary(name: str, versions: list[RegisteredVersion]) -> JsonObject:
     """Returns a registered model: the version that its bare name stands for, and every version in short."""
+    chosen = _chosen(name, versions)
     front = version_details(chosen) if chosen else {"name": name, "version": None, "stage": None, "tags": {}}
     return {
         **front,
@@ -51,6 +55,14 @@ def model_summary(name: str, versions: list[RegisteredVersion], chosen: Register
         ],
         "warnings": [v.disagreement for v in versions if v.disagreement],
     }
+
+
+def _chosen(name: str, versions: list[RegisteredVersion]) -> RegisteredVersion | None:
+    aliases = {alias: version.version for version in versions for alias in version.aliases}
+    try:
+        return choose(RegisteredModel.of(name, name, versions, aliases), Reference(name), name).registered
+    except ModelNotFoundError:
+        return None
 
 
 def is_ours(version: RegisteredVersion) -> bool:

@@ -80,6 +80,10 @@ class Registrar:
         commit = self._store().get_commit(repo, commit_id)
         with self._sketched(commit) as files:
             canonical, able = self._judge(files, task, engine)
+            if able == "ollama":
+                raise InvalidInputError(
+                    "Engine 'ollama' serves what Ollama has, and no commit: use register_ollama, or another engine"
+                )
             params = model_params if model_params is not None else _billions(count_parameters(files))
         return self.commit(
             name,

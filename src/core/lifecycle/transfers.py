@@ -5,12 +5,14 @@ The same for models and for datasets; everything blocks, and `progress` may brea
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from src.core.config import Settings
 from src.core.errors import ValidationError
 from src.core.registry.resolution import near_names
+from src.core.sources.hub_partial import PartialFolder, holding
 from src.core.sources.huggingface import HuggingFaceSource
 from src.core.sources.local_models import describe
 from src.core.sources.ollama import OllamaSource
@@ -60,9 +62,10 @@ class Transfers:
         return describe(hub.download(name, revision=revision, allow_patterns=allow_patterns, progress=progress))
 
     def discard(self, source: str, name: str) -> None:
-        """Removes what a download that nobody waits for any more has left."""
+        """Removes what a download that nobody waits for any more has left, unless another one goes on with it."""
         if source == "huggingface":
-            self.staging.discard(name)
+            with suppress(_InUseError), holding(lambda: self.staging.partial(name), _leave) as partial:
+                partial.remove()
 
     def local(self, source: str = "huggingface") -> list[JsonObject]:
         """Returns what is staged, by name; with `ollama` what that has."""
@@ -125,6 +128,14 @@ class Transfers:
     def checkout_folder(self, commit_id: str) -> Path:
         """Returns where the files of a commit are, or would be."""
         return self._checkouts / commit_id
+
+
+class _InUseError(Exception):
+    """Another download is at work on what was to be discarded."""
+
+
+def _leave(partial: PartialFolder) -> None:
+    raise _InUseError
 
 
 def check_source(source: str, kind: Kind) -> str:
