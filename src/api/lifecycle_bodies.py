@@ -2,9 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it holds a NUL character, which no database takes")
+    return text
+
+
+# A bound of any kind also has pydantic refuse what is no Unicode.
+Text = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
+Name = Annotated[Text, Field(min_length=1)]
+Message = Annotated[str, Field(max_length=10_000), AfterValidator(_without_nul)]
+Description = Annotated[str, Field(max_length=5000), AfterValidator(_without_nul)]  # MLflow's columns hold no more
 
 
 class Body(BaseModel):
@@ -18,8 +29,8 @@ class Download(Body):
 
     model_source: Name = Field("huggingface", description="huggingface, or ollama for models")
     model_name: Name = Field(description="as its source calls it", examples=["google/gemma-2b"])
-    revision: str | None = Field(None, description="branch, tag or commit; none: the default branch")
-    allow_patterns: list[str] | None = Field(None, description="only files that match one of these globs")
+    revision: Text | None = Field(None, description="branch, tag or commit; none: the default branch")
+    allow_patterns: list[Text] | None = Field(None, description="only files that match one of these globs")
 
 
 class BatchDownload(Body):
@@ -34,7 +45,7 @@ class UploadToStore(Body):
     repo_name: Name = Field(examples=["gemma-models"])
     local_model_name: Name = Field(description="as GET /local lists it", examples=["google_gemma-2b"])
     branch: Name = "main"
-    message: str = Field("", max_length=10_000)
+    message: Message = ""
 
 
 class Branch(Body):
@@ -49,7 +60,7 @@ class Merge(Body):
 
     source: Name
     into: Name = "main"
-    message: str = Field("", max_length=10_000)
+    message: Message = ""
 
 
 class Checkout(Body):
@@ -60,9 +71,11 @@ class Checkout(Body):
 
 
 class _Registration(Body):
-    model_params: float | None = Field(None, gt=0, description="parameters in billions; none: counted or estimated")
-    version_description: str = Field("", max_length=10_000)
-    stage: str | None = Field(None, description="production, staging, archived or none")
+    model_params: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="parameters in billions; none: counted or estimated"
+    )
+    version_description: Description = ""
+    stage: Text | None = Field(None, description="production, staging, archived or none")
     set_priority_to_one: bool = Field(False, description="first in line when the serving version leaves")
 
 
@@ -71,7 +84,7 @@ class RegisterFromLakefs(_Registration):
 
     registered_name: Name = Field(examples=["gemma-2b-translator"])
     task: Name = Field(examples=["text-generation"])
-    engine: str | None = Field(None, description="none: the one that can load it")
+    engine: Text | None = Field(None, description="none: the one that can load it")
     lakefs_repo: Name
     commit_id: Name
 
@@ -88,7 +101,7 @@ class Transition(Body):
     """A version to move to a stage."""
 
     model_name: Name
-    version: Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)] = Field(examples=["1"])
+    version: Annotated[str, Field(coerce_numbers_to_str=True, min_length=1, max_length=20)] = Field(examples=["1"])
     stage: Name = Field(examples=["production"])
     archive_existing_versions: bool = False
     allow_downtime: bool = Field(False, description="unload the old version first where both do not fit")

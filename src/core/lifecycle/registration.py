@@ -1,5 +1,6 @@
 """Registration: a commit of the version store, or a model of Ollama's, becomes a version of a registered model."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -185,7 +186,7 @@ def params_text(billions: float | None) -> str | None:
     """Returns a parameter count as the tag has it: billions, without needless digits (`1.7`)."""
     if billions is None:
         return None
-    if billions <= 0:
+    if not 0 < billions < math.inf:
         raise InvalidInputError(f"model_params is in billions and above 0, not {billions}")
     return f"{billions:.4g}" if billions >= 0.001 else f"{billions:.7f}".rstrip("0")
 
