@@ -104,7 +104,11 @@ def mlflow_on(database: str, folder: Path) -> Iterator[str]:
     port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
     command += ["--default-artifact-root", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", port]
-    env = {**os.environ, "MLFLOW_SERVER_ALLOWED_HOSTS": f"{MLFLOW_HOST}:{port},127.0.0.1:{port}"}
+    env = {
+        **os.environ,
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{MLFLOW_HOST}:{port},127.0.0.1:{port}",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that the registry does not need
+    }
     env.pop("MLFLOW_TRACKING_URI", None)
     ready = f"http://127.0.0.1:{port}/health"
     with running(command, ready=lambda: answers_http(ready), log=folder / "mlflow.log", cwd=folder, env=env):

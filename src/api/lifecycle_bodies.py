@@ -13,7 +13,7 @@ def _without_nul(text: str) -> str:
 
 # A bound of any kind also has pydantic refuse what is no Unicode.
 Text = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
-Name = Annotated[Text, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_without_nul)]
 Message = Annotated[str, Field(max_length=10_000), AfterValidator(_without_nul)]
 Description = Annotated[str, Field(max_length=5000), AfterValidator(_without_nul)]  # MLflow's columns hold no more
 

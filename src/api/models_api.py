@@ -16,6 +16,8 @@ from src.core.registry.versions import RegisteredVersion
 from src.core.threads import in_thread
 from src.core.transition import SwapReport
 
+_MAY_SWAP = {**FAILURES, **schemas.failures(507)}
+
 
 def router(models: ModelManager, work: LifecycleJobs) -> APIRouter:
     """Returns the routes."""
@@ -87,11 +89,11 @@ def _add_store_routes(routes: APIRouter, models: ModelManager) -> None:
 
 
 def _add_registration_routes(routes: APIRouter, models: ModelManager) -> None:
-    @routes.post("/register_from_lakefs", response_model=None, responses=FAILURES)
+    @routes.post("/register_from_lakefs", response_model=None, responses=_MAY_SWAP)
     async def register_from_lakefs(body: bodies.RegisterFromLakefs) -> Any:
         """Registers a commit that holds a model which the task and the engine can load."""
         version = await in_thread(
-            lambda: models.registrar.from_store(
+            lambda: models.register_from_lakefs(
                 body.registered_name,
                 body.task,
                 body.lakefs_repo,
@@ -102,21 +104,15 @@ def _add_registration_routes(routes: APIRouter, models: ModelManager) -> None:
         )
         return json_response(_registered(version))
 
-    @routes.post("/register_ollama", response_model=None, responses=FAILURES)
+    @routes.post("/register_ollama", response_model=None, responses=_MAY_SWAP)
     async def register_ollama(body: bodies.RegisterOllama) -> Any:
         """Registers a model that Ollama has, under any name."""
         version = await in_thread(
-            lambda: models.registrar.from_ollama(
-                models.models.ollama(),
-                body.local_model_name,
-                body.task,
-                name=body.registered_name,
-                **_said(body),
-            )
+            lambda: models.register_ollama(body.local_model_name, body.task, name=body.registered_name, **_said(body))
         )
         return json_response(_registered(version))
 
-    @routes.post("/transition_stage", response_model=None, responses={**FAILURES, **schemas.failures(507)})
+    @routes.post("/transition_stage", response_model=None, responses=_MAY_SWAP)
     async def transition_stage(body: bodies.Transition) -> Any:
         """Moves a version to a stage; a loaded model is swapped without a failing request."""
         version, swap = await in_thread(
@@ -173,11 +169,10 @@ def _said(body: bodies.RegisterFromLakefs | bodies.RegisterOllama) -> dict[str, 
     }
 
 
-def _registered(version: RegisteredVersion) -> dict[str, Any]:
-    details = version_details(version)
+def _registered(version: dict[str, Any]) -> dict[str, Any]:
     return {
-        "message": f"'{version.name}' is registered as version {version.version} (stage {version.stage})",
-        "result": details,
+        "message": f"'{version['name']}' is registered as version {version['version']} (stage {version['stage']})",
+        "result": version,
     }
 
 

@@ -18,7 +18,7 @@ from src.core.errors import ConfigurationError, ConflictError, ModelNotFoundErro
 from src.core.file_lock import file_locked
 from src.core.lifecycle import overview
 from src.core.lifecycle.overview import version_details
-from src.core.lifecycle.registration import Judge, Registrar, trusting_judge
+from src.core.lifecycle.registration import Judge, Registrar, in_stage, trusting_judge
 from src.core.lifecycle.storage import open_store, repo_for
 from src.core.lifecycle.transfers import Transfers
 from src.core.mlflow_registry import MlflowRegistry, RegisteredVersion, Resolution
@@ -187,14 +187,26 @@ class ModelManager:
     # ------------------------------------------------------------------ registration and stages
 
     def register_from_lakefs(
-        self, registered_name: str, task: str, lakefs_repo: str, commit_id: str, **more: Any
+        self,
+        registered_name: str,
+        task: str,
+        lakefs_repo: str,
+        commit_id: str,
+        *,
+        stage: str | None = None,
+        **more: Any,
     ) -> JsonObject:
-        """Registers a commit for a task; see `Registrar.from_store` for what else can be said. Returns the version."""
-        return version_details(self.registrar.from_store(registered_name, task, lakefs_repo, commit_id, **more))
+        """Registers a commit for a task; see `Registrar.from_store` for what else can be said. Returns the version.
 
-    def register_ollama(self, local_model_name: str, task: str, **more: Any) -> JsonObject:
+        With a `stage` it enters that as by `transition_stage`; one that cannot is not registered.
+        """
+        register = partial(self.registrar.from_store, registered_name, task, lakefs_repo, commit_id, **more)
+        return version_details(in_stage(stage, register, self.transition_stage, self.delete_version))
+
+    def register_ollama(self, local_model_name: str, task: str, *, stage: str | None = None, **more: Any) -> JsonObject:
         """Registers a model that Ollama has; see `Registrar.from_ollama`. Returns the version."""
-        return version_details(self.registrar.from_ollama(self.models.ollama(), local_model_name, task, **more))
+        register = partial(self.registrar.from_ollama, self.models.ollama(), local_model_name, task, **more)
+        return version_details(in_stage(stage, register, self.transition_stage, self.delete_version))
 
     def register_commit(
         self,

@@ -13,7 +13,7 @@ from src.core.errors import ConflictError, EngineUnavailableError, InvalidInputE
 from src.core.model_manager import ModelManager
 from src.testing.fake_hub import FakeRepo
 from tests.integration.conftest import manager_of
-from tests.lifecycle import LLAMA, NO_TENSORS, STORES, Platform, lakefs_settings, ok, running_platform
+from tests.lifecycle import LLAMA, NO_TENSORS, Platform, lakefs_settings, ok, running_platform
 from tests.service import ROOT, environment, wait_until
 
 SIZE = 2_000_000
@@ -34,7 +34,7 @@ print(json.dumps({"commit": commit, "version": version}))
 """
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=["embedded", pytest.param("lakefs", marks=pytest.mark.slow)])
 def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A service over each kind of store."""
     model = FakeRepo("org/model", {"config.json": LLAMA, "model.safetensors": NO_TENSORS})

@@ -1,20 +1,24 @@
 """Registration over HTTP, and what is told about models: bad input gets a clear answer and leaves nothing behind."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.lifecycle import FOREIGN, LLAMA, NO_TENSORS, STORES, Platform, refused, running_platform
-from tests.service import free_port
+from tests.service import CLIENT, free_port
+from tests.slow_plugin import ENGINE, TASK, install
 
 MODEL = {"config.json": LLAMA, "model.safetensors": NO_TENSORS}
 
 
 @pytest.fixture(scope="module", params=STORES)
 def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A service over each kind of store."""
-    with running_platform(tmp_path_factory.mktemp(request.param), store=request.param) as running:
+    """A service over each kind of store, with an engine whose model is a text."""
+    folder = tmp_path_factory.mktemp(request.param)
+    settings = {**install(folder / "plugin"), "AIML_WORKERS__PRELOAD": "never"}
+    with running_platform(folder, store=request.param, **settings) as running:
         yield running
 
 
@@ -32,7 +36,10 @@ def commits(platform: Platform) -> dict[str, str]:
 
 def from_store(platform: Platform, commit_id: str, **more: Any) -> Any:
     body = {"registered_name": "zebra", "task": "text-generation", "lakefs_repo": "zoo", "commit_id": commit_id, **more}
-    return platform.service.post("/models/register_from_lakefs", body)
+    # As Python writes JSON, which may hold what JSON has not.
+    headers = {"Content-Type": "application/json"}
+    url = f"{platform.service.url}/models/register_from_lakefs"
+    return CLIENT.post(url, content=json.dumps(body), headers=headers, timeout=60)
 
 
 def from_ollama(platform: Platform, **more: Any) -> Any:
@@ -64,7 +71,11 @@ def from_ollama(platform: Platform, **more: Any) -> Any:
         ("model", {"stage": "prod"}, 400, ["'prod'", "production, staging, archived, none"]),
         ("model", {"model_params": 0}, 422, ["model_params", "greater than 0"]),
         ("model", {"model_params": -1.7}, 422, ["model_params", "greater than 0"]),
+        ("model", {"model_params": float("inf")}, 422, ["model_params", "finite"]),
         ("model", {"model_parms": 1.7}, 422, ["model_parms"]),
+        ("model", {"stage": "\ud800"}, 422, ["stage"]),
+        ("model", {"version_description": "a\0b"}, 422, ["version_description", "NUL"]),
+        ("model", {"version_description": "x" * 5001}, 422, ["version_description", "5000"]),
     ],
 )
 def test_what_cannot_be_registered_is_told_and_leaves_nothing(
@@ -97,6 +108,29 @@ def test_a_short_id_and_a_branch_are_stored_as_the_full_id(
     assert (result["commit"], result["tags"]["lakefs_commit"]) == (full, full)
     assert result["source"] == f"lakefs://zoo/{full}/"
     assert result["engine"] == "transformers"
+
+
+def test_one_registered_straight_into_production_takes_over_only_if_it_can(platform: Platform) -> None:
+    def register(answer: bytes, **files: bytes) -> Any:
+        model = {"answer": answer, "seconds": b"0", **files}
+        commit = platform.commit("texts", f"text-{answer.decode()}", model, branch=answer.decode())
+        more = {"lakefs_repo": "texts", "registered_name": "teller", "task": TASK, "stage": "production"}
+        return from_store(platform, commit, **more)
+
+    def told() -> str:
+        body = {"task": TASK, "engine": ENGINE, "model_name": "teller", "data": {}, "options": {}}
+        return str(platform.post("/inference/infer", body)["result"]["response"])
+
+    assert register(b"first").json()["result"]["aliases"] == ["production"]
+    assert told() == "first"
+
+    refused(register(b"second", broken=b""), 409, "cannot take over", "these weights are broken")
+
+    detail = platform.get("/models/registered_in_mlflow/teller", all_version=True)
+    assert ([version["version"] for version in detail["versions"]], detail["serving"]) == (["1"], {"production": "1"})
+    assert told() == "first"
+    assert register(b"third").json()["result"]["stage"] == "production"
+    assert told() == "third"
 
 
 def test_a_repository_that_cannot_be_made_is_told(platform: Platform, commits: dict[str, str]) -> None:

@@ -3,14 +3,15 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from src.core.errors import InvalidInputError
+from src.core.errors import InvalidInputError, PlatformError
 from src.core.mlflow_registry import MlflowRegistry
 from src.core.registry.names import check_name
-from src.core.registry.versions import RegisteredVersion
+from src.core.registry.stages import check_stage
+from src.core.registry.versions import ALIASED_STAGES, RegisteredVersion
 from src.core.sources.local_models import count_parameters
 from src.core.sources.ollama import OllamaSource, parameter_billions
 from src.core.stores.base import Commit, VersionStore
@@ -40,6 +41,29 @@ def trusting_judge(files: Path, task: str, engine: str | None) -> tuple[str, str
     if engine is None:
         raise InvalidInputError("say which engine is to serve it: nobody here can tell")
     return task, engine
+
+
+def in_stage(
+    stage: str | None,
+    register: Callable[..., RegisteredVersion],
+    transition: Callable[[str, str, str], tuple[RegisteredVersion, Any]],
+    delete: Callable[..., None],
+) -> RegisteredVersion:
+    """Registers a version and has it enter its stage by a transition, so that what is loaded is swapped.
+
+    Until then it is archived, so that nobody gets it who asks by the bare name. One that cannot take over is deleted
+    again, and the error says why.
+    """
+    wanted = check_stage(stage or "none")
+    if wanted not in ALIASED_STAGES:
+        return register(stage=wanted)
+    version = register(stage="archived")
+    try:
+        return transition(version.name, version.version, wanted)[0]
+    except BaseException:
+        with suppress(PlatformError):
+            delete(version.name, version.version, force=True)
+        raise
 
 
 class Registrar:

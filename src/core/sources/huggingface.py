@@ -69,7 +69,7 @@ class HuggingFaceSource:
 
         `progress` is called several times a second from this thread, with what was there counted in (the total
         is 0 until the hub has said it). What it raises stops the download and comes out unchanged; what has
-        arrived stays for the next time, until `StagingArea.discard`. A second download of the same name, in
+        arrived stays for the next time. A second download of the same name, in
         whatever process, waits for the first.
 
         Raises `InvalidInputError` for a bad name, patterns that match nothing, or unsafe paths in the repository;

@@ -63,6 +63,8 @@ def reason_of(message: str) -> str:
     forbidden = _FORBIDDEN.search(message)
     if forbidden:
         return f"refers to {forbidden[1]}, which is more than tensors"
+    if "weights_only" in message:  # torch's own advice is to load it without
+        return "holds more than tensors"
     return f"cannot be read: {message.strip().partition(chr(10))[0][:200] or 'it ends too early'}"
 
 

@@ -106,10 +106,6 @@ class StagingArea:
         os.rename(staged.path, doomed)
         shutil.rmtree(doomed)
 
-    def discard(self, name: str) -> None:
-        """Removes what has arrived of a model that nobody waits for any more."""
-        shutil.rmtree(self.root / f".{local_name(name)}.partial", ignore_errors=True)
-
     def _found(self) -> Iterator[Staged]:
         if self.root.is_dir():
             for path in self.root.iterdir():

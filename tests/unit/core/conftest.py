@@ -140,6 +140,7 @@ def running_mlflow(folder: Path, port: int) -> Iterator[str]:
                 *arguments,
             ],
             cwd=folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -64,6 +64,10 @@ class TransformersEngine(BaseEngine):
 
         Raises `ModelLoadError` where the folder holds no model that this engine can load for the task.
         """
+        if not kwargs.get("model_path"):
+            raise FileNotFoundError(
+                f"Model '{model_name}' is registered without files in the version store: register a commit of it"
+            )
         path = Path(kwargs["model_path"])
         if not (path / "config.json").is_file():
             raise ModelLoadError(f"Model '{model_name}': its files hold no config.json, so it is no Transformers model")

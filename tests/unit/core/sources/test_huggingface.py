@@ -352,21 +352,6 @@ def test_what_progress_raises_stops_it_and_the_next_time_goes_on(
     assert hub.bytes_sent() < SIZE * 1.5
 
 
-def test_a_stopped_download_leaves_no_litter_once_discarded(
-    download: Download, hub: FakeHub, staging: StagingArea
-) -> None:
-    hub.faults.slow(3_000_000)
-
-    def progress(done: int, total: int) -> None:
-        if done:
-            raise Enough
-
-    with pytest.raises(Enough):
-        download(progress=progress)
-    staging.discard("org/tiny")
-    assert names_in(staging.root) == []
-
-
 def test_one_may_stop_while_the_hub_is_away(download: Download, hub: FakeHub) -> None:
     hub.faults.unavailable(times=99, retry_after=3600)
     calls = 0
