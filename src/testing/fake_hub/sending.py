@@ -69,8 +69,8 @@ class Sender:
             while start < stop and (chunk := content.read(min(self._chunk_size(), stop - start))):
                 if start <= flipped < start + len(chunk):
                     chunk = _flip(chunk, flipped - start)
+                self._request.sent += len(chunk)  # before it goes out, so that who has it all finds it counted
                 self._handler.wfile.write(chunk)
-                self._request.sent += len(chunk)
                 start += len(chunk)
                 self._pause(len(chunk))
         if cut is not None:
