@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,17 @@ def postgresql_uri() -> Iterator[str]:
         if os.environ.get("CI") == "true":
             pytest.fail(str(exc))
         pytest.skip(str(exc))
+
+
+@pytest.fixture(scope="session")
+def needs_program() -> Callable[[str], None]:
+    """Skips a test whose program is not installed; in CI, which installs it, that is a failure."""
+
+    def check(name: str) -> None:
+        if shutil.which(name) is None:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"the program '{name}' is not installed")
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,10 @@ class ModelCache:
         """Waits until an entered model is loaded; a caller that gives up does not take it away from the others."""
         return await asyncio.shield(entry.ready)
 
+    def holds(self, key: ModelKey) -> bool:
+        """Whether a model is loaded, or being loaded."""
+        return key in self._models
+
     def enter(self, key: ModelKey, model: ServableModel, loader: Loader) -> LoadedModel:
         """Takes hold of a model, to be given up by `leave`; the load starts where it is missing."""
         entry = self._entry(key, model, loader)

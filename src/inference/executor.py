@@ -17,6 +17,7 @@ from src.core.registry.versions import RegisteredVersion
 from src.inference.cache import LoadedModel, ModelCache, ModelKey
 from src.inference.catalog import ModelCatalog, servable
 from src.inference.engines.base import BaseEngine
+from src.inference.intake import Intake
 from src.inference.models.base import BaseModelHandler
 from src.inference.options import CommonOptions, default_of, validate_options
 from src.inference.registry import ModelRegistry
@@ -40,6 +41,7 @@ class Runtime:
     catalog: ModelCatalog
     cache: ModelCache
     launcher: Launcher
+    intake: Intake
     on_host: Callable[[str | None], bool]
 
 
@@ -82,8 +84,8 @@ class ModelExecutor:
         handler = self._checked(handler_class, request.data)
         model = await self._runtime.catalog.locate(request.model_name, self.task, self.engine_name, self.engine)
         if self.engine.is_network:
-            return await self._ask_server(handler, model, request.data, options)
-        return await self._ask_worker(handler_class, model, request.data, options)
+            return await self._ask_server(handler, model, request, options)
+        return await self._ask_worker(handler_class, model, request, options)
 
     async def retire(self) -> None:
         """Closes what the engine holds open, once no request uses it."""
@@ -116,9 +118,12 @@ class ModelExecutor:
         return handler
 
     async def _ask_server(
-        self, handler: BaseModelHandler, model: ServableModel, data: JsonObject, options: JsonObject
+        self, handler: BaseModelHandler, model: ServableModel, request: InferenceRequest, options: JsonObject
     ) -> Answer:
         name = type(handler).__name__
+        data, notes = request.data, list[str]()
+        if handler.media:
+            data, notes = await self._runtime.intake.encoded(type(handler), request)
         try:
             prepared = handler.preprocess(data, options)
         except Exception as exc:
@@ -132,16 +137,27 @@ class ModelExecutor:
         except Exception as exc:
             raise failures.engine_failure(exc, self.engine_class.__name__) from exc
         provenance = self._provenance(model, digest=facts["digest"], engine_version=facts["engine_version"])
-        return Answer(result, provenance, [*model.warnings, *(facts["warnings"] or [])])
+        return Answer(result, provenance, [*model.warnings, *notes, *(facts["warnings"] or [])])
 
     async def _ask_worker(
-        self, handler_class: type[BaseModelHandler], model: ServableModel, data: JsonObject, options: JsonObject
+        self,
+        handler_class: type[BaseModelHandler],
+        model: ServableModel,
+        request: InferenceRequest,
+        options: JsonObject,
     ) -> Answer:
+        data, notes = request.data, list[str]()
         cache = self._runtime.cache
         device, dtype = _wish(options, "device"), _wish(options, "dtype") or _wish(options, "torch_dtype")
+        if handler_class.media and not cache.holds(self._key(model, handler_class, device, dtype)):
+            # A model takes seconds to load: what is no picture at all should not start that.
+            await self._runtime.intake.probe(handler_class, request)
         entry = self._enter(model, handler_class, device, dtype)
         try:
             worker = entry.worker if entry.worker is not None else await cache.loaded(entry)
+            if handler_class.media:
+                facts = dict(worker.report.media)
+                data, notes = await self._runtime.intake.decoded(handler_class, request, options, facts)
             answer = await worker.infer(data, options, None if "timeout" in options else _DEFAULT_TIMEOUT)
             report = worker.report
         finally:
@@ -153,7 +169,7 @@ class ModelExecutor:
             device=report.device,
             dtype=report.dtype,
         )
-        return Answer(answer.result, provenance, [*model.warnings, *answer.warnings])
+        return Answer(answer.result, provenance, [*model.warnings, *notes, *answer.warnings])
 
     def hold(self, registered: RegisteredVersion, device: str | None, dtype: str | None) -> LoadedModel:
         """Enters a version in the cache as a request would, until `leave`; one that is missing loads and warms up."""
@@ -169,7 +185,17 @@ class ModelExecutor:
         *,
         warm: bool = False,
     ) -> LoadedModel:
-        key = ModelKey(
+        key = self._key(model, handler_class, device, dtype)
+
+        async def load(on_death: DeathListener) -> Worker:
+            return await self._load(model, key, handler_class, on_death, warm=warm)
+
+        return self._runtime.cache.enter(key, model, load)
+
+    def _key(
+        self, model: ServableModel, handler_class: type[BaseModelHandler], device: str | None, dtype: str | None
+    ) -> ModelKey:
+        return ModelKey(
             model=model.key if model.registered is None else f"{model.name}@{model.registered.version}:{model.key}",
             engine=self.engine_name,
             task=self.task,
@@ -177,11 +203,6 @@ class ModelExecutor:
             device=device,
             dtype=dtype,
         )
-
-        async def load(on_death: DeathListener) -> Worker:
-            return await self._load(model, key, handler_class, on_death, warm=warm)
-
-        return self._runtime.cache.enter(key, model, load)
 
     async def _load(
         self,

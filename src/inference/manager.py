@@ -9,10 +9,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from src.core.config import Settings
-from src.core.errors import DrainingError, PlatformError, ValidationError
+from src.core.errors import DrainingError, PlatformError
 from src.core.gpu_manager import GpuManager
 from src.core.model_manager import ModelManager
 from src.core.registry.versions import RegisteredVersion
@@ -26,16 +25,20 @@ from src.inference.catalog import ModelCatalog
 from src.inference.executor import ModelExecutor, Runtime, error_of
 from src.inference.health import DependencyMonitor
 from src.inference.hot_swap import HotSwapper
+from src.inference.intake import Intake
 from src.inference.memory_admission import MemoryAdmission
+from src.inference.page_words import PageReader
 from src.inference.registry import EngineClass, ModelRegistry
+from src.inference.request_shape import check_types
 from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
 from src.inference.stats import InferenceStats
 from src.inference.suitability import EngineJudge
-from src.inference.types import InferenceRequest, JsonObject, failure_envelope, success_envelope
+from src.inference.types import Answer, InferenceRequest, JsonObject, failure_envelope, success_envelope
 from src.inference.workers import buffers
 from src.inference.workers.launching import Launcher
 from src.inference.workers.supervision import Supervisor
+from src.media.loader import MediaLoader, make_loader
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ _MADE_WHEN_NEEDED = (
     "_monitor",
     "_runtime",
     "_swapper",
+    "media",
 )
 
 
@@ -165,6 +169,8 @@ class InferenceManager:
         for executor in self.router.executors():
             await executor.close()
         await self.launcher.preloader.stop()
+        if "media" in self.__dict__:
+            await self.__dict__.pop("media").close()
 
     async def execute(self, request: InferenceRequest) -> JsonObject:
         """Returns the success envelope; raises a `PlatformError`. Runs on the service's loop."""
@@ -173,7 +179,7 @@ class InferenceManager:
         try:
             if self._draining:
                 raise DrainingError("the service is stopping; ask again in a moment")
-            answer = await self.router.route(request.task, request.engine, request.model_name).execute(request)
+            answer = await self._route(request)
         except Exception as exc:
             error = error_of(exc)
             if error is not exc:
@@ -218,6 +224,7 @@ class InferenceManager:
             },
             "models": models,
             "memory": await in_thread(self.admission.report),
+            "decoders": self.media.pool.state(),
             "preloader": {"state": self.launcher.preloader.state, "pid": self.launcher.preloader.pid},
         }
 
@@ -250,8 +257,9 @@ class InferenceManager:
         """What `infer` and `ainfer` run on the inference loop."""
         request_id = uuid.uuid4().hex
         try:
-            _check_types(task, engine, model_name, data, options)
-            return await self.execute(InferenceRequest(task, engine, model_name, data, options or {}, request_id))
+            check_types(task, engine, model_name, data, options)
+            request = InferenceRequest(task, engine, model_name, data, options or {}, request_id, trusted=True)
+            return await self.execute(request)
         except PlatformError as error:
             if raise_on_error:
                 raise
@@ -301,7 +309,23 @@ class InferenceManager:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return Runtime(self.settings, self._registry, self._catalog, self.cache, self.launcher, self.admission.on_host)
+        return Runtime(
+            self.settings,
+            self._registry,
+            self._catalog,
+            self.cache,
+            self.launcher,
+            Intake(lambda: self.media, PageReader(self.settings.media, self._route)),
+            self.admission.on_host,
+        )
+
+    async def _route(self, request: InferenceRequest) -> Answer:
+        return await self.router.route(request.task, request.engine, request.model_name).execute(request)
+
+    @cached_property
+    def media(self) -> MediaLoader:
+        """What fetches and decodes media."""
+        return make_loader(self.settings)
 
     def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Starts the preloader with what the production versions need; runs in a thread."""
@@ -368,32 +392,8 @@ class InferenceManager:
         self._sweeper = None
         if "launcher" in self.__dict__:
             self.launcher.preloader.abandon()
-        for name in (
-            "cache",
-            "launcher",
-            "admission",
-            "_catalog",
-            "router",
-            "_monitor",
-            "_runtime",
-            "_swapper",
-            "judge",
-        ):
+        if "media" in self.__dict__:
+            self.media.pool.abandon()
+        for name in _MADE_WHEN_NEEDED:
             self.__dict__.pop(name, None)
         self._models.forked()
-
-
-def _check_types(task: Any, engine: Any, model_name: Any, data: Any, options: Any) -> None:
-    for name, value, wanted in (
-        ("task", task, str),
-        ("engine", engine, str),
-        ("model_name", model_name, str),
-        ("data", data, dict),
-    ):
-        if not isinstance(value, wanted):
-            kind = "a text" if wanted is str else "an object"
-            raise ValidationError(f"'{name}' must be {kind}, not {type(value).__name__}", details={"field": name})
-    if options is not None and not isinstance(options, dict):
-        raise ValidationError(
-            f"'options' must be an object, not {type(options).__name__}", details={"field": "options"}
-        )

@@ -80,9 +80,18 @@ class TransformersOptions(CommonOptions):
     dtype: DtypeName | None = Field(None, description="the newer name of torch_dtype")
     trust_remote_code: bool | None = None
     batch_size: int | None = Field(1, ge=1)
+    logprobs: bool | None = Field(False, description="metadata holds the log-probability of each generated token")
     language: str | None = None
     task: Literal["transcribe", "translate"] | None = None
     return_timestamps: bool | Literal["word"] | None = False
+    num_frames: int | None = Field(None, ge=1, description="frames taken from a video, evenly spread")
+    fps: float | None = Field(None, gt=0, le=1000, description="frames taken from each second of a video")
+    segmentation: Literal["auto", "none", "lines", "words"] | None = Field(
+        "auto", description="how a page is cut for an OCR model that reads single lines"
+    )
+    pages: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="pages of a document, the first is 0; null: all"
+    )
 
 
 def validate_options(schema: type[CommonOptions], options: JsonObject) -> JsonObject:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from src.core.errors import ValidationError
 from src.inference.executor import ModelExecutor
-from src.inference.registry import EngineClass, ModelRegistry, unknown_name
+from src.inference.registry import EngineClass, HandlerClass, ModelRegistry, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class TaskRouter:
                 if executor is None or executor.engine_class is not engine_class:
                     executor = self._executors[key] = self._make_executor(canonical, engine, engine_class)
         return executor
+
+    def handler_for(self, task: str, engine: str, model_name: str) -> HandlerClass:
+        """Returns the handler class for a request; raises `ValidationError` that lists what there is."""
+        return self._registry.handler_for(self._canonical(task, engine), model_name)
 
     def clear_engines(self) -> int:
         """Unloads every model and drops every executor; returns how many models were loaded."""

@@ -14,7 +14,10 @@ StopCheck = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One request as its caller wrote it."""
+    """One request as its caller wrote it.
+
+    `trusted`: the caller is in this process, and may name any file and hand over objects of Pillow and numpy.
+    """
 
     task: str
     engine: str
@@ -22,6 +25,7 @@ class InferenceRequest:
     data: JsonObject
     options: JsonObject
     request_id: str
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
-from src.core.config import ROOT
+from src.core.config import ROOT, MediaSettings
 from src.core.errors import PayloadTooLargeError, PlatformError
 from src.media import audio, document, image, sandbox, video, wire
 from src.media.content import PositionedReader, write_arrays
 from src.media.detection import details
 from src.media.job import Answer, Job, unusable
-from src.media.settings import MediaSettings
 from src.media.wishes import from_json
 
 logger = logging.getLogger(__name__)

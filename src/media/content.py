@@ -159,13 +159,15 @@ def write_arrays(arrays: Sequence[Any]) -> tuple[int, list[dict[str, Any]]]:
     return descriptor, places
 
 
-def map_arrays(descriptor: int, places: Sequence[dict[str, Any]]) -> list[Any]:
+def map_arrays(descriptor: int, places: Sequence[dict[str, Any]], most: int) -> list[Any]:
     """Returns the arrays that another process wrote, mapped and not copied; raises ValueError for what cannot be.
 
     The other process may have been taken over by what it decoded: the file is kept from shrinking, since
-    reading beyond its end would end us, and every place is checked against its size.
+    reading beyond its end would end us, it has `most` bytes at most, and every place is checked against its size.
     """
     size = _kept_from_shrinking(descriptor)
+    if size > most:
+        raise ValueError(f"{size} bytes of arrays, and {most} are the most")
     memory: Any = mmap.mmap(descriptor, size) if size else b""
     return [_mapped(memory, size, place) for place in places]
 

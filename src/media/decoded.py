@@ -83,11 +83,24 @@ class DecodedDocument:
 Decoded = DecodedImage | DecodedAudio | DecodedVideo | DecodedDocument
 
 
+def as_data(decoded: Decoded) -> dict[str, Any]:
+    """Returns what was decoded as a plain object of its fields, warnings left out, which can go to another process.
+
+    A document's pages are such objects too.
+    """
+    fields = {name: getattr(decoded, name) for name in decoded.__slots__ if name != "warnings"}
+    if isinstance(decoded, DecodedDocument):
+        fields["pages"] = [{name: getattr(page, name) for name in page.__slots__} for page in decoded.pages]
+    return fields
+
+
 def assemble(kind: str, arrays: Arrays, facts: Facts) -> Decoded:
     """Returns a decoder's answer as its type; raises ValueError, TypeError or LookupError where it is none."""
+    if not isinstance(facts, Mapping):
+        raise TypeError("the facts are no object")
     shared: dict[str, Any] = {"type": str(facts["type"]), "warnings": tuple(map(str, facts["warnings"]))}
     if kind == "image":
-        return DecodedImage(pixels=arrays[0], **shared)
+        return DecodedImage(pixels=_checked(arrays[0], "u1", (None, None, 3)), **shared)
     if kind == "audio":
         return _audio(arrays, facts, shared)
     if kind == "video":
@@ -97,7 +110,7 @@ def assemble(kind: str, arrays: Arrays, facts: Facts) -> Decoded:
 
 def _audio(arrays: Arrays, facts: Facts, shared: dict[str, Any]) -> DecodedAudio:
     return DecodedAudio(
-        samples=arrays[0],
+        samples=_checked(arrays[0], "f4", (None,)),
         rate=int(facts["rate"]),
         seconds=float(facts["seconds"]),
         original_rate=int(facts["original_rate"]),
@@ -108,7 +121,7 @@ def _audio(arrays: Arrays, facts: Facts, shared: dict[str, Any]) -> DecodedAudio
 
 def _video(arrays: Arrays, facts: Facts, shared: dict[str, Any]) -> DecodedVideo:
     return DecodedVideo(
-        frames=arrays[0],
+        frames=_checked(arrays[0], "u1", (None, None, None, 3)),
         timestamps=tuple(map(float, facts["timestamps"])),
         indices=tuple(map(int, facts["indices"])),
         total_frames=int(facts["total_frames"]),
@@ -121,8 +134,18 @@ def _video(arrays: Arrays, facts: Facts, shared: dict[str, Any]) -> DecodedVideo
 def _document(arrays: Arrays, facts: Facts, shared: dict[str, Any]) -> DecodedDocument:
     pages = []
     for page in facts["pages"]:
-        image = None if page["image"] is None else arrays[page["image"]]
-        words = tuple(map(str, page["words"]))
-        pages.append(Page(int(page["number"]), image, words, arrays[page["boxes"]], page["has_text"]))
+        image = None if page["image"] is None else _checked(arrays[page["image"]], "u1", (None, None, 3))
+        words, boxes = tuple(map(str, page["words"])), _checked(arrays[page["boxes"]], "i4", (None, 4))
+        pages.append(Page(int(page["number"]), image, words, boxes, page["has_text"]))
     dpi = None if facts["dpi"] is None else float(facts["dpi"])
     return DecodedDocument(tuple(pages), int(facts["page_count"]), dpi, **shared)
+
+
+def _checked(array: Any, dtype: str, shape: tuple[int | None, ...]) -> Any:
+    """Returns an array of that type and shape (None: any length); a process may write what it likes."""
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.str[1:] != dtype:
+        raise ValueError(f"an array of {array.dtype.str} {array.shape} is not what was asked for")
+    return array

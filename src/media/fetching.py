@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, QueueFullError
 from src.core.threads import in_thread
 from src.media import addresses
 from src.media.addresses import Address
 from src.media.content import Content, new_file, write_all
 from src.media.problems import too_many_bytes
-from src.media.settings import MediaSettings
 
 if TYPE_CHECKING:
     import httpx
@@ -231,7 +231,8 @@ def _parsed(url: str, ask: _Ask) -> tuple["httpx.URL", str, int]:
         raise ask.refused("holds a user name or password, which is not sent anywhere: leave it out")
     if not host:
         raise ask.refused("names no host")
-    return parsed, host.strip("[]"), parsed.port or (443 if parsed.scheme == "https" else 80)
+    default = 443 if parsed.scheme == "https" else 80
+    return parsed, host.strip("[]"), default if parsed.port is None else parsed.port
 
 
 def _joined(url: "httpx.URL", location: str, ask: _Ask) -> str:

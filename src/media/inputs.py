@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, ValidationError
 from src.core.threads import in_thread
 from src.media.content import Content, new_file, write_all
@@ -33,7 +34,6 @@ from src.media.fetching import Fetcher
 from src.media.paths import open_below, open_trusted
 from src.media.pool import stored
 from src.media.problems import too_many_bytes
-from src.media.settings import MediaSettings
 
 LONG_TEXT = 1024
 """Text without a single character that base64 lacks is no path when it is longer than this."""

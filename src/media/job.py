@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
 from src.media.detection import accepted_in_words, details
-from src.media.settings import MediaSettings
 from src.media.wishes import Wishes
 
 Answer = tuple[Sequence[Any], dict[str, Any]]

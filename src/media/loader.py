@@ -7,24 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.core.config import Settings
+from src.core.config import MediaSettings, Settings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, ValidationError
 from src.core.threads import in_thread
 from src.media import objects
 from src.media.content import Content
 from src.media.decoded import Decoded, DecodedDocument, Page
-from src.media.fetching import Fetcher
+from src.media.detection import check_type
+from src.media.fetching import Fetcher, Resolve
 from src.media.inputs import Inputs
 from src.media.paths import media_roots
 from src.media.pool import DecoderPool
-from src.media.settings import MediaSettings
 from src.media.wishes import DocumentWishes, wishes_for
 
 
 class MediaLoader:
     """Takes media in, fetches it, and has it decoded in the pool. Lives on one event loop; it starts nothing by itself.
 
-    `roots`: folders whose files a request may name; `allow`: `host:port` that may be fetched from anywhere.
+    `roots`: folders whose files a request may name; `allow`: `host:port` that may be fetched from anywhere;
+    `resolve`: asks for the addresses of a name.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class MediaLoader:
         roots: Sequence[Path] = (),
         allow: Iterable[str] = (),
         pool: DecoderPool | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         self._settings = settings
-        self._fetcher = Fetcher(settings, allow)
+        self._fetcher = Fetcher(settings, allow, resolve=resolve)
         self._inputs = Inputs(settings, roots, self._fetcher)
         self.pool = pool or DecoderPool(settings)
 
@@ -84,6 +86,20 @@ class MediaLoader:
         """Returns an input as its bytes, not decoded; for an engine that decodes by itself. The caller closes it."""
         return await self._inputs.take(value, kind, field, trusted=trusted)
 
+    async def probe(self, value: Any, kind: str, *, field: str, trusted: bool = False) -> None:
+        """Raises what `load` would for an input that cannot be opened, or begins like no file of its kind.
+
+        It costs little: nothing is fetched or decoded, and objects of a Python caller are left alone.
+        """
+        if isinstance(value, list):
+            for place, item in enumerate(value[: self._settings.max_inputs]):
+                await self.probe(item, kind, field=f"{field}[{place}]", trusted=trusted)
+            return
+        if is_url(value) or (trusted and may_be_object(value)):
+            return
+        with await self.content(value, kind, field=field, trusted=trusted) as content:
+            check_type(kind, content.head(), content.field)
+
     async def close(self) -> None:
         """Ends the decoder processes and closes connections."""
         await self.pool.close()
@@ -110,14 +126,21 @@ class MediaLoader:
         return DecodedDocument(chosen, len(pages), None, parts[0].type, warnings)
 
 
-def make_loader(settings: Settings, media: MediaSettings, allow: Iterable[str] = ()) -> MediaLoader:
+def make_loader(settings: Settings) -> MediaLoader:
     """Returns the loader for a service's settings."""
-    return MediaLoader(media, roots=media_roots(settings), allow=allow)
+    return MediaLoader(settings.media, roots=media_roots(settings), allow=settings.fetch_allow)
 
 
 def may_be_object(value: Any) -> bool:
     """Whether a value can be an object of a library, rather than bytes, or text that tells where bytes are."""
     return not isinstance(value, str | bytes | bytearray | memoryview | Path)
+
+
+def is_url(value: Any) -> bool:
+    """Whether a value names a web address."""
+    if isinstance(value, dict):
+        return "url" in value
+    return isinstance(value, str) and value.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 def _renumbered(pages: list[Page], wishes: DocumentWishes, field: str) -> tuple[Page, ...]:

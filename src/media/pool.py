@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.core import errors
+from src.core.config import MediaSettings
 from src.core.errors import PlatformError
 from src.core.threads import in_thread
 from src.media.content import Content, content_of
@@ -18,7 +19,7 @@ from src.media.decoded import Decoded
 from src.media.detection import check_type, details
 from src.media.problems import too_many_bytes
 from src.media.process import DecoderProcess, ProcessEndedError
-from src.media.settings import MediaSettings
+from src.media.wire import BrokenMessageError
 from src.media.wishes import wishes_for
 from src.media.work import Work
 
@@ -150,14 +151,16 @@ class DecoderPool:
         try:
             async with asyncio.timeout(self._settings.decode_timeout) as work.timer:
                 reply = await process.ask(work.request(self._settings.decode_timeout), work.content.descriptor)
-            is_last = bool(reply[0].get("last", True))
-            decoded = await work.result(reply)
+            is_last = not isinstance(reply[0], dict) or bool(reply[0].get("last", True))
+            decoded = await work.result(reply, self._settings.memory_mb << 20)
             self._counts["decoded"] += 1
             return decoded
         except TimeoutError as exc:
             self._counts["lost"] += 1
             raise self._late(work) from exc
-        except ProcessEndedError as exc:
+        except (ProcessEndedError, BrokenMessageError) as exc:
+            # One that answers with garbage may have been taken over by what it decoded.
+            is_last = True
             self._counts["lost"] += 1
             raise self._crash(work, str(exc)) from exc
         except PlatformError:

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from src.core.config import ROOT
+from src.core.config import ROOT, MediaSettings
 from src.media import wire
-from src.media.settings import MediaSettings
 
 START_SECONDS = 60.0
 _EXIT_SECONDS, _LEAVING_SECONDS = 5.0, 1.0
 _POLL_SECONDS = 0.01
+_LAST_WORDS = 2000  # bytes
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from src.media.child import main; main({arguments})"
 _ARGUMENTS = "int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
@@ -114,6 +114,8 @@ class DecoderProcess:
         if message is not None and self._answer is not None and not self._answer.done():
             descriptors, self._inbox.descriptors = self._inbox.descriptors, []
             self._answer.set_result((message, descriptors))
+            if not self._inbox.is_empty:
+                self._end()  # what it says further was meant for somebody else's job
         elif message is not None or not alive:
             self._end()  # it has ended, or speaks unasked; the kernel has its exit status in a moment
 
@@ -133,8 +135,9 @@ class DecoderProcess:
         status = await self._exited(_LEAVING_SECONDS)
         if self._log.closed:
             return "it was ended"
-        self._log.seek(0)
-        last = self._log.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2]
+        # It may have written a lot.
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LAST_WORDS))
+        last = self._log.read(_LAST_WORDS).decode(errors="replace").strip().rpartition("\n")[2]
         how = "it broke off" if status is None else _status_in_words(status)
         return f"{how}: {last}" if last else how
 

@@ -28,10 +28,21 @@ class Inbox:
         self._data = bytearray()
         self.descriptors: list[int] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left behind the messages that were taken."""
+        return not self._data
+
     def receive(self, connection: socket.socket) -> bool:
-        """Takes what is there; returns False at the end of the stream. Raises BlockingIOError where nothing is."""
+        """Takes what is there; returns False at the end of the stream.
+
+        Raises BlockingIOError where nothing is, `BrokenMessageError` where more descriptors come than belong to a
+        message: a process that decodes strangers' bytes must not fill the table of this one.
+        """
         data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, MAX_DESCRIPTORS)
         self.descriptors += descriptors
+        if len(self.descriptors) > MAX_DESCRIPTORS:
+            raise BrokenMessageError(f"{len(self.descriptors)} descriptors beside a message")
         self._data += data
         return bool(data)
 

@@ -95,7 +95,7 @@ def written(value: Any) -> str:
         return f"`{json.dumps(value)}`"
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    return f"`{value:g}`" if isinstance(value, int | float) else f"`{value}`" if value else "empty"
+    return f"`{value:.12g}`" if isinstance(value, int | float) else f"`{value}`" if value else "empty"
 
 
 def variants(schema: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,10 +109,10 @@ def written_range(schema: dict[str, Any]) -> str:
     low, above, high = (only.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
     if others or (low is None and above is None):
         return ""
-    top = "2^63 − 1" if high == 2**63 - 1 else f"{high:g}" if high is not None else ""
+    top = "2^63 − 1" if high == 2**63 - 1 else f"{high:.12g}" if high is not None else ""
     if above is not None:
-        return f"above {above:g}" + (f", to {top}" if top else "")
-    return f"{low:g} to {top}" if top else f"from {low:g}"
+        return f"above {above:.12g}" + (f", to {top}" if top else "")
+    return f"{low:.12g} to {top}" if top else f"from {low:g}"
 
 
 OPTION_TABLES = {
@@ -197,8 +197,8 @@ def test_the_curl_body_is_a_request_that_the_service_takes(page: str) -> None:
     assert bodies
     for body in bodies:
         request = parse(body.encode())
-        validate_options(TransformersOptions, request["options"])
-        assert request == json.loads((ROOT / "samples/requests/text-generation.json").read_bytes())
+        validate_options(TransformersOptions, request.get("options", {}))
+        assert request == json.loads((ROOT / f"samples/requests/{request['task']}.json").read_bytes())
 
 
 def test_both_readmes_show_the_same_commands_and_answer() -> None:

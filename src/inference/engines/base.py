@@ -72,7 +72,7 @@ class BaseEngine:
         """Raises `InvalidInputError` for options that could only fail once a model is loaded."""
 
     def describe(self, model: Any) -> JsonObject:
-        """Returns what is known of a loaded model: `device`, `dtype` (texts or None)."""
+        """Returns what is known of a loaded model: `device`, `dtype` (texts or None), what it wants of `media`."""
         return {"device": self.config.get("device"), "dtype": None}
 
     def tasks_for(self, path: Path) -> list[str] | None:

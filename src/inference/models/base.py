@@ -1,11 +1,20 @@
 """What a handler is: it knows a task's input and output, and nothing about engines or processes."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from src.core.errors import InvalidInputError
 from src.inference.types import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class MediaField:
+    """A field of `data` that holds media: `many` takes a list of them too."""
+
+    kind: Literal["image", "audio", "video", "document"]
+    many: bool = False
 
 
 class BaseModelHandler:
@@ -17,6 +26,15 @@ class BaseModelHandler:
     task: ClassVar[str] = ""
     required_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of `data` that are checked before a model is loaded for the request."""
+
+    media: ClassVar[Mapping[str, MediaField]] = {}
+    """Fields that are fetched and decoded before `preprocess`, which finds there what `as_data` of `src.media.decoded`
+    makes of them, or a list of that where `many` is set."""
+
+    @classmethod
+    def media_wishes(cls, field: str, options: JsonObject, facts: JsonObject) -> JsonObject:
+        """Returns what to ask of a field's decoder (see `src.media.wishes`); `facts`: what the loaded model wants."""
+        return {}
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns `{"inputs": …, "options": …}` for the engine; raises ValueError for bad input."""

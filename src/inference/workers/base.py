@@ -35,7 +35,7 @@ class LoadSpec:
 class LoadReport:
     """What a worker says of the model that it has loaded; `parameter_bytes` is None where unknown.
 
-    `seconds`: how long the engine itself took to load it.
+    `seconds`: how long the engine itself took to load it; `media`: what the model wants of media.
     """
 
     device: str | None
@@ -43,6 +43,7 @@ class LoadReport:
     engine_version: str | None
     parameter_bytes: int | None = None
     seconds: float | None = None
+    media: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

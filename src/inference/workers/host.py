@@ -55,6 +55,7 @@ class ModelHost:
             engine_version=self._engine.version(),
             parameter_bytes=seen.get("parameter_bytes"),
             seconds=time.perf_counter() - started,
+            media=seen.get("media") or {},
         )
 
     def infer(self, data: Any, options: JsonObject, stop: StopCheck) -> WorkerAnswer:

@@ -90,6 +90,11 @@ TRANSFORMERS: dict[str, tuple[list[Any], list[Any]]] = {
     "language": (["zh"], [1]),
     "task": (["transcribe", "translate"], ["sing"]),
     "return_timestamps": ([True, False, "word"], ["char", 2]),
+    "logprobs": ([True, False], [5]),
+    "num_frames": ([1, 64], [0, 2.5]),
+    "fps": ([0.5, 25.0], [0, -1, 1001.0]),
+    "segmentation": (["auto", "none", "lines", "words"], ["letters"]),
+    "pages": ([[0], [2, 5]], [[], [-1], 3]),
 }
 TABLES: list[tuple[type[CommonOptions], dict[str, tuple[list[Any], list[Any]]]]] = [
     (OllamaOptions, COMMON),

@@ -146,4 +146,9 @@ def test_routes_lists_engines_by_task(custom: TaskRouter) -> None:
     assert custom.routes() == {
         "custom-task": ["custom", "transformers"],
         "text-generation": ["ollama", "transformers"],
+        "vlm": ["ollama", "transformers"],
+        **{
+            task: ["transformers"]
+            for task in ("asr", "ocr", "audio-classification", "video-analysis", "document-analysis")
+        },
     }

@@ -3,12 +3,12 @@
 import io
 from typing import Any
 
+from src.core.config import MediaSettings
 from src.media import audio, document, image, video
 from src.media.content import Pieces
 from src.media.decoded import Decoded, DecodedAudio, DecodedDocument, DecodedImage, DecodedVideo, assemble
 from src.media.detection import check_type
 from src.media.job import Job
-from src.media.settings import MediaSettings
 from src.media.wishes import wishes_for
 
 _DECODERS = {"image": image.decode, "audio": audio.decode, "video": video.decode, "document": document.decode}

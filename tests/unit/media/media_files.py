@@ -156,6 +156,19 @@ def patched(data: bytes, place: int, value: bytes) -> bytes:
     return data[:place] + value + data[place + len(value) :]
 
 
+def slowed(data: bytes, times: int) -> bytes:
+    """Returns an mp4 whose header spreads its frames over so many times their real length, and cuts nothing away."""
+    data = patched(data, data.index(b"edts"), b"free")
+    place = box(data, b"stts") + 12
+    (step,) = struct.unpack_from(">I", data, place)
+    return patched(data, place, struct.pack(">I", step * times))
+
+
+def told(data: bytes, seconds: float) -> bytes:
+    """Returns a webm whose header tells of another length than it has."""
+    return patched(data, data.index(b"\x44\x89\x88") + 3, struct.pack(">d", seconds * 1000))
+
+
 Line = tuple[float, float, float, str]
 """Left, bottom (points from the page's lower left), size, text."""
 

@@ -10,12 +10,14 @@ import pytest
 
 from src.media.content import Pieces, PositionedReader, content_of, map_arrays, new_file, write_arrays
 
+MOST = 1 << 20
+
 
 def mapped(*arrays: Any) -> list[Any]:
     """Returns arrays after their way."""
     descriptor, places = write_arrays(arrays)
     try:
-        return map_arrays(descriptor, places)
+        return map_arrays(descriptor, places, MOST)
     finally:
         os.close(descriptor)
 
@@ -67,14 +69,24 @@ def test_an_array_that_cannot_be_is_refused(place: dict[str, Any]) -> None:
     os.ftruncate(descriptor, 100)
     try:
         with pytest.raises((ValueError, LookupError)):
-            map_arrays(descriptor, [place])
+            map_arrays(descriptor, [place], MOST)
+    finally:
+        os.close(descriptor)
+
+
+def test_more_than_a_decoder_may_have_is_refused_without_a_look_at_it() -> None:
+    descriptor = new_file()
+    os.ftruncate(descriptor, 1 << 50)
+    try:
+        with pytest.raises(ValueError, match="are the most"):
+            map_arrays(descriptor, [{"dtype": "|u1", "shape": [10], "offset": 0}], MOST)
     finally:
         os.close(descriptor)
 
 
 def test_the_other_side_cannot_take_the_memory_away_again() -> None:
     descriptor, places = write_arrays([np.ones(10_000, np.uint8)])
-    (found,) = map_arrays(descriptor, places)
+    (found,) = map_arrays(descriptor, places, MOST)
     with pytest.raises(PermissionError):
         os.ftruncate(descriptor, 0)
     os.close(descriptor)
@@ -85,7 +97,7 @@ def test_a_file_of_the_other_sides_own_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(100))
     with path.open("r+b") as file, pytest.raises(OSError):
-        map_arrays(file.fileno(), [])
+        map_arrays(file.fileno(), [], MOST)
 
 
 def test_a_reader_keeps_its_own_place_and_ends_at_the_size_it_was_told() -> None:

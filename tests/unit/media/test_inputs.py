@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from src.core.config import load_settings
+from src.core.config import MediaSettings, load_settings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
 from src.media.fetching import Fetcher
 from src.media.inputs import Inputs, UploadedFile, is_base64
 from src.media.paths import media_roots
-from src.media.settings import MediaSettings
 from tests.unit.media.media_files import noise, pdf, picture, tone, wav
 
 pytestmark = pytest.mark.anyio

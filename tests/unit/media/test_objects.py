@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
 from src.media.decoded import DecodedAudio, DecodedDocument, DecodedImage, DecodedVideo
 from src.media.loader import MediaLoader
 from src.media.objects import taken
-from src.media.settings import MediaSettings
 from src.media.wishes import wishes_for
 from tests.unit.media.decoding import decoded_audio
 from tests.unit.media.media_files import noise, pdf, picture, tone, wav
