@@ -5,6 +5,20 @@ Built-ins enter by this door like anybody's own:
     from src.inference.models.custom_task import CustomTaskHandler
 """
 
+from src.inference.models.asr import AsrHandler
+from src.inference.models.audio_classification import AudioClassificationHandler
+from src.inference.models.document_analysis import DocumentAnalysisHandler
+from src.inference.models.ocr import OcrHandler
 from src.inference.models.text_generation import TextGenerationHandler
+from src.inference.models.video_analysis import VideoAnalysisHandler
+from src.inference.models.vlm import VlmHandler
 
-__all__ = ["TextGenerationHandler"]
+__all__ = [
+    "AsrHandler",
+    "AudioClassificationHandler",
+    "DocumentAnalysisHandler",
+    "OcrHandler",
+    "TextGenerationHandler",
+    "VideoAnalysisHandler",
+    "VlmHandler",
+]

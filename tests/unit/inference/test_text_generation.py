@@ -27,6 +27,13 @@ def runners() -> Any:
 
 
 @pytest.fixture(scope="module")
+def generation() -> Any:
+    from src.inference.engines.transformers import generation
+
+    return generation
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("models") / "tiny", context=64)
 
@@ -45,7 +52,7 @@ def scripted(runners: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def load(runners: Any, path: Path, device: str = "cpu", dtype: str = "auto") -> Any:
-    return runners.TextGenerationRunner.load("tiny", path, device=device, dtype=dtype, trust_remote_code=False)
+    return runners.CausalRunner.load("tiny", path, device=device, dtype=dtype, trust_remote_code=False)
 
 
 # ---------------------------------------------------------------------- how long an answer may be
@@ -65,14 +72,14 @@ def load(runners: Any, path: Path, device: str = "cpu", dtype: str = "auto") -> 
         ({"max_new_tokens": 500, "max_length": 100}, 10, 90),
     ],
 )
-def test_answer_bound(runners: Any, options: dict[str, Any], prompt_tokens: int, bound: int) -> None:
-    assert runners.answer_bound(options, prompt_tokens) == bound
+def test_answer_bound(generation: Any, options: dict[str, Any], prompt_tokens: int, bound: int) -> None:
+    assert generation.answer_bound(options, prompt_tokens) == bound
 
 
 @pytest.mark.parametrize("options", [{}, {"max_length": 512}, {"max_length": 20, "max_new_tokens": 5}])
-def test_a_prompt_that_leaves_no_room_is_told_of_max_new_tokens(runners: Any, options: dict[str, Any]) -> None:
+def test_a_prompt_that_leaves_no_room_is_told_of_max_new_tokens(generation: Any, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="set max_new_tokens") as caught:
-        runners.answer_bound(options, 512)
+        generation.answer_bound(options, 512)
     assert caught.value.details["prompt_tokens"] == 512
 
 
@@ -226,7 +233,7 @@ def test_a_stop_text_in_the_prompt_stops_nothing(scripted: Any) -> None:
 
 @pytest.mark.parametrize("as_list", [False, True])
 def test_a_token_named_by_eos_token_id_ends_the_answer(scripted: Any, as_list: bool) -> None:
-    (token,) = scripted._tokenizer("d")["input_ids"]
+    (token,) = scripted.processor("d")["input_ids"]
     raw = scripted.run(PROMPT, {**GREEDY, "min_length": 0, "eos_token_id": [token, 0] if as_list else token})
     assert (raw["response"], raw["metadata"]["tokens"], raw["metadata"]["finish_reason"]) == ("abcd", 4, "stop")
 
@@ -256,13 +263,13 @@ def test_messages_without_a_template_become_a_plain_prompt(tiny: Any) -> None:
 def test_a_prompt_is_a_message_to_a_model_that_chats(tiny: Any, monkeypatch: pytest.MonkeyPatch, inputs: Any) -> None:
     from tests.tiny_models import CHAT_TEMPLATE
 
-    monkeypatch.setattr(tiny._tokenizer, "chat_template", CHAT_TEMPLATE)
+    monkeypatch.setattr(tiny.processor, "chat_template", CHAT_TEMPLATE)
     raw = tiny.run(inputs, SHORT)
     assert raw["metadata"]["prompt_tokens"] == len("<user>hi") + 1 + len("<assistant>")
 
 
 def test_messages_that_the_template_refuses_are_the_callers_fault(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny._tokenizer, "chat_template", "{{ raise_exception('user and assistant must alternate') }}")
+    monkeypatch.setattr(tiny.processor, "chat_template", "{{ raise_exception('user and assistant must alternate') }}")
     with pytest.raises(InvalidInputError, match="template refuses these messages: user and assistant must alternate"):
         tiny.run("hi", SHORT)
 
@@ -345,7 +352,7 @@ def test_what_this_machine_cannot_do_is_refused(
 def test_a_broken_file_is_a_load_error(runners: Any, tmp_path: Path, broken: str) -> None:
     tiny_llama(tmp_path)
     (tmp_path / broken).write_bytes((tmp_path / broken).read_bytes()[:40])
-    with pytest.raises(ModelLoadError, match="Model 'tiny' could not be loaded for text generation"):
+    with pytest.raises(ModelLoadError, match="Model 'tiny' could not be loaded"):
         load(runners, tmp_path)
 
 

@@ -25,6 +25,7 @@ class OllamaCatalogue:
         self._version: str | None = None
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._capabilities: dict[str, frozenset[str]] = {}
 
     async def find(self, name: str) -> JsonObject | None:
         """Returns what `/api/tags` says of a model; None when the server lacks it. Asks again before saying so."""
@@ -40,6 +41,17 @@ class OllamaCatalogue:
     async def names(self) -> list[str]:
         """Returns the names that the server has, as of the last look."""
         return sorted(self._models)
+
+    async def capabilities(self, row: JsonObject) -> frozenset[str]:
+        """Returns what a model of `find` can: `completion`, `vision` … The server is asked once for each digest."""
+        if isinstance(row.get("capabilities"), list):
+            return frozenset(map(str, row["capabilities"]))
+        # Older servers do not list them.
+        digest = str(row.get("digest"))
+        if digest not in self._capabilities:
+            shown = await self._client.post("/api/show", {"model": row.get("name") or row.get("model")})
+            self._capabilities[digest] = shown_capabilities(shown)
+        return self._capabilities[digest]
 
     @property
     def version(self) -> str | None:
@@ -69,6 +81,14 @@ class OllamaCatalogue:
         self._models = {str(row.get("name") or row.get("model")): row for row in rows}
         self._version = version.get("version")
         self._read_at = time.monotonic()
+
+
+def shown_capabilities(shown: JsonObject) -> frozenset[str]:
+    """Returns what a model can by `/api/show`; an old server only tells the projector of one that can see."""
+    listed = shown.get("capabilities")
+    if isinstance(listed, list):
+        return frozenset(map(str, listed))
+    return frozenset({"completion", "vision"} if shown.get("projector_info") else {"completion"})
 
 
 def _seen(task: asyncio.Task[None]) -> None:

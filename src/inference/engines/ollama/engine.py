@@ -1,4 +1,4 @@
-"""OllamaEngine: text generation on an Ollama server, awaited on the event loop."""
+"""OllamaEngine: text generation on an Ollama server, about pictures too, awaited on the event loop."""
 
 import asyncio
 import logging
@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 
 from src.core.config import load_settings
-from src.core.errors import EngineUnavailableError, ModelNotFoundError, PlatformError
+from src.core.errors import EngineUnavailableError, InvalidInputError, ModelNotFoundError, PlatformError
 from src.inference.engines.base import BaseEngine
 from src.inference.engines.ollama import client as http
 from src.inference.engines.ollama import translation
-from src.inference.engines.ollama.catalogue import OllamaCatalogue, full_name
+from src.inference.engines.ollama.catalogue import OllamaCatalogue, full_name, shown_capabilities
 from src.inference.options import OllamaOptions
 from src.inference.types import JsonObject, ServableModel
 
@@ -33,7 +33,7 @@ class OllamaEngine(BaseEngine):
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__({**load_settings().ollama.model_dump(), **(config or {})})
-        self.supported_tasks = ["text-generation"]
+        self.supported_tasks = ["text-generation", "vlm"]
         self.is_initialized = True
         self._connection: tuple[asyncio.AbstractEventLoop, http.OllamaClient, OllamaCatalogue] | None = None
         self._pulls: dict[str, asyncio.Task[None]] = {}
@@ -43,6 +43,8 @@ class OllamaEngine(BaseEngine):
         client, catalogue = self._connected()
         name = ollama_name(model)
         row = await self._present(model, name)
+        if translation.shows_pictures(inputs):
+            check_vision(model.name, name, await catalogue.capabilities(row))
         raw = await self._ask(client, model, name, inputs, options)
         # Ollama's tags move: the digest is read beside the answer, not remembered from registration.
         raw["digest"] = _prefixed(row.get("digest"))
@@ -95,6 +97,9 @@ class OllamaEngine(BaseEngine):
         timeout = httpx.Timeout(self.config["timeout"], connect=http.CONNECT_SECONDS)
         try:
             with httpx.Client(verify=self.config["verify_ssl"], timeout=timeout, trust_env=False) as client:
+                if translation.shows_pictures(inputs):
+                    shown = http.checked(client.post(base + "/api/show", json={"model": model}))
+                    check_vision(model, model, shown_capabilities(shown))
                 answer = http.checked(client.post(base + path, json=body))
         except httpx.HTTPError as exc:
             raise http.translated(exc, base) from exc
@@ -193,6 +198,16 @@ async def _first_failure() -> AsyncIterator[None]:
 def ollama_name(model: ServableModel) -> str:
     """Returns the name that Ollama knows a model by."""
     return model.tags.get("ollama_model_name") or model.name
+
+
+def check_vision(name: str, ollama_model: str, capabilities: frozenset[str]) -> None:
+    """Raises `InvalidInputError` for a model that cannot see; Ollama itself would drop the pictures in silence."""
+    if "vision" not in capabilities:
+        raise InvalidInputError(
+            f"Model '{name}' ('{ollama_model}' in Ollama) lacks the capability 'vision', which task 'vlm' needs; "
+            f"it has: {', '.join(sorted(capabilities)) or 'none'}",
+            details={"missing_capability": "vision", "capabilities": sorted(capabilities)},
+        )
 
 
 def _prefixed(digest: str | None) -> str | None:

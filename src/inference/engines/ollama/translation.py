@@ -1,5 +1,6 @@
 """Our options and inputs in Ollama's words, and its answers in ours. Source: Ollama's HTTP API."""
 
+import base64
 from typing import Any
 
 from src.inference.options import OllamaOptions, default_of
@@ -49,8 +50,21 @@ def request_body(model: str, inputs: Any, options: JsonObject) -> tuple[str, Jso
         if system is not None:
             body["system"] = system
         return "/api/generate", body
-    body["messages"] = ([{"role": "system", "content": system}] if system is not None else []) + list(inputs)
+    messages = [_message(message) for message in inputs]
+    body["messages"] = ([{"role": "system", "content": system}] if system is not None else []) + messages
     return "/api/chat", body
+
+
+def shows_pictures(inputs: Any) -> bool:
+    """Whether any of the messages carries pictures."""
+    return not isinstance(inputs, str) and any(message.get("images") for message in inputs)
+
+
+def _message(message: JsonObject) -> JsonObject:
+    """Returns a message with its pictures (files) in base64."""
+    if not message.get("images"):
+        return message
+    return {**message, "images": [base64.b64encode(file).decode("ascii") for file in message["images"]]}
 
 
 def model_options(options: JsonObject) -> JsonObject:

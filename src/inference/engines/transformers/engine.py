@@ -11,14 +11,9 @@ from typing import Any, Protocol
 from src.core.config import load_settings
 from src.core.errors import InvalidInputError, ModelLoadError
 from src.inference.engines.base import BaseEngine
+from src.inference.engines.transformers import families
 from src.inference.options import TransformersOptions
 from src.inference.types import JsonObject
-
-RUNNERS = {"text-generation": "src.inference.engines.transformers.text_generation:TextGenerationRunner"}
-"""Task → the class that loads and runs models for it."""
-
-_ARCHITECTURE_TASKS = (("ForCausalLM", "text-generation"), ("LMHeadModel", "text-generation"))
-
 
 _WEIGHTS = (".safetensors", ".bin")
 
@@ -30,6 +25,11 @@ class TaskRunner(Protocol):
     device: str
     dtype: str
 
+    @property
+    def media(self) -> JsonObject:
+        """What the model wants of media, for its handler's `media_wishes`."""
+        ...
+
     def run(self, inputs: Any, options: JsonObject) -> Any:
         """Returns the raw answer that the task's handler turns into a result."""
         ...
@@ -40,6 +40,10 @@ class TaskRunner(Protocol):
 
     def warm_up(self) -> None:
         """Runs the model once, so that its first request finds weights and code in memory."""
+        ...
+
+    def release(self) -> None:
+        """Drops the weights."""
         ...
 
 
@@ -56,7 +60,7 @@ class TransformersEngine(BaseEngine):
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__({**load_settings().transformers.model_dump(), **(config or {})})
-        self.supported_tasks = list(RUNNERS)
+        self.supported_tasks = list(families.RUNNERS)
         self.is_initialized = True
 
     def load_model(self, model_name: str, **kwargs: Any) -> TaskRunner:
@@ -105,8 +109,13 @@ class TransformersEngine(BaseEngine):
         return True
 
     def describe(self, model: TaskRunner) -> JsonObject:
-        """Returns `device`, `dtype` and `parameter_bytes` of a loaded model."""
-        return {"device": model.device, "dtype": model.dtype, "parameter_bytes": model.parameter_bytes()}
+        """Returns `device`, `dtype` and `parameter_bytes` of a loaded model, and what it wants of `media`."""
+        return {
+            "device": model.device,
+            "dtype": model.dtype,
+            "parameter_bytes": model.parameter_bytes(),
+            "media": model.media,
+        }
 
     def check_options(self, options: JsonObject) -> None:
         """Refuses a number format that no model can be loaded in."""
@@ -123,7 +132,8 @@ class TransformersEngine(BaseEngine):
 
     def tasks_for(self, path: Path) -> list[str] | None:
         """Returns the tasks that the architecture named in `config.json` can do here."""
-        return tasks_of_architectures(_architectures(path))
+        architectures = _architectures(path)
+        return families.tasks_of(architectures) if architectures else None
 
     def refusal(self, path: Path, task: str) -> str | None:
         """Returns what a folder lacks to be a Transformers model for the task."""
@@ -144,31 +154,28 @@ class TransformersEngine(BaseEngine):
 
     def preload_modules(self, paths: Sequence[Path]) -> list[str]:
         """Returns the library, the runners and the modelling code of each model's type."""
-        runners = [reference.partition(":")[0] for reference in RUNNERS.values()]
+        tasks = {task for path in paths for task in self.tasks_for(path) or []} or {"text-generation"}
         kinds = {_model_type(path) for path in paths} - {None}
-        return [*runners, *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(map(str, kinds)))]
+        return [
+            *families.runner_modules(tasks),
+            *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(map(str, kinds))),
+        ]
 
     def version(self) -> str | None:
         """Returns the version of the transformers package."""
         return _installed_version()
 
     def _runner_for(self, task: str, path: Path) -> str:
-        if task in RUNNERS:
-            return RUNNERS[task]
+        architectures = _architectures(path)
         # A task of somebody's own handler: the architecture tells how to run it.
-        for possible in self.tasks_for(path) or []:
-            return RUNNERS[possible]
+        tasks = [task] if task in families.RUNNERS else families.tasks_of(architectures)
+        for possible in tasks:
+            if found := families.runner_for(possible, architectures):
+                return found
         raise InvalidInputError(
-            f"engine 'transformers' cannot run task '{task}' with architectures {_architectures(path)}",
-            details={"supported_tasks": self.supported_tasks},
+            f"engine 'transformers' cannot run task '{task}' with architectures {architectures}",
+            details={"supported_tasks": self.supported_tasks, "architecture_tasks": families.tasks_of(architectures)},
         )
-
-
-def tasks_of_architectures(architectures: list[str]) -> list[str] | None:
-    """Returns the tasks of named architectures; None when nothing is named."""
-    if not architectures:
-        return None
-    return sorted({task for end, task in _ARCHITECTURE_TASKS for name in architectures if name.endswith(end)})
 
 
 @cache
