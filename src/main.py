@@ -14,8 +14,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 
 from src import __version__
-from src.api import datasets_api, errors, inference_api, jobs_api, models_api, monitoring_api
-from src.api.middleware import Guard
+from src.api import datasets_api, errors, infer_upload, inference_api, jobs_api, models_api, monitoring_api
+from src.api.arrivals import Arrivals
+from src.api.middleware import BodyLimit, Guard
 from src.core import logs
 from src.core.config import Settings, load_env_file, load_settings, unknown_variables
 from src.core.errors import ConfigurationError
@@ -42,11 +43,12 @@ def create_app(
     settings = settings or models.settings
     models.serve_through(hot_swap=manager.hot_swap, judge=manager.judge)
     work = LifecycleJobs(models)
+    infer_files = infer_upload.UploadEndpoint(manager, settings)
     app = FastAPI(
         title="AI model lifecycle and unified inference",
         version=__version__,
         description="One door for every task; every answer names the version that produced it.",
-        lifespan=_lifespan(models, manager, work),
+        lifespan=_lifespan(models, manager, work, infer_files.arrivals),
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -55,6 +57,7 @@ def create_app(
     patch_fastapi(app, swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True})
     max_body = int(settings.max_body_mb * 1_000_000)
     infer = inference_api.install(app, manager, max_body)
+    app.router.routes.append(infer_files.route())
     app.state.jobs = work.service
     # The guard refuses by Content-Length; these limits hold where a body comes in chunks.
     app.include_router(models_api.router(models, work), max_body_size=max_body)
@@ -64,8 +67,14 @@ def create_app(
     app.include_router(jobs, prefix="/models")
     app.include_router(monitoring_api.router(manager))
     errors.install(app)
-    uploads = dict.fromkeys(("/models/upload", "/datasets/upload"), settings.max_upload_bytes)
-    app.add_middleware(Guard, settings=settings, direct={inference_api.PATH: infer}, multipart=uploads)
+    upload = BodyLimit(settings.max_upload_bytes, "AIML_MAX_UPLOAD_GB")
+    infer_upload_limit = BodyLimit(infer_files.max_bytes, infer_upload.LIMITED_BY)
+    app.add_middleware(
+        Guard,
+        settings=settings,
+        direct={inference_api.PATH: infer, infer_upload.PATH: infer_files},
+        multipart={"/models/upload": upload, "/datasets/upload": upload, infer_upload.PATH: infer_upload_limit},
+    )
     if settings.allowed_origins:
         # In front of the guard, since a browser's preflight carries no key.
         app.add_middleware(
@@ -79,16 +88,18 @@ def create_app(
     return app
 
 
-def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJobs) -> Any:
+def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJobs, arrivals: Arrivals) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await manager.start()
         in_background(lambda: register_samples(models), lambda: None)
         in_background(work.start, lambda: None)
+        in_background(arrivals.start, lambda: None)
         settle_memory()
         yield
         await in_thread(work.service.stop)
         await manager.stop()
+        await in_thread(arrivals.close)
 
     return lifespan
 
@@ -96,10 +107,11 @@ def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJo
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        path_item, definitions = inference_api.openapi_entry()
-        schema["paths"] = {inference_api.PATH: path_item, **schema["paths"]}
+        infer, definitions = inference_api.openapi_entry()
+        upload, more = infer_upload.openapi_entry()
+        schema["paths"] = {inference_api.PATH: infer, infer_upload.PATH: upload, **schema["paths"]}
         components = schema.setdefault("components", {}).setdefault("schemas", {})
-        for name, definition in definitions.items():
+        for name, definition in {**definitions, **more}.items():
             components.setdefault(name, definition)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -7,7 +7,6 @@ written by hand below.
 import asyncio
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, FastAPI
 from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
@@ -15,21 +14,15 @@ from starlette.types import Receive, Scope, Send
 
 from src.api import schemas
 from src.api.errors import failure_response, json_response, to_json
-from src.core.errors import PayloadTooLargeError, PlatformError, ValidationError
+from src.api.infer_body import checked, decode, echo, request_of
+from src.core.errors import PayloadTooLargeError, PlatformError
 from src.inference.manager import InferenceManager
 from src.inference.types import InferenceRequest, JsonObject
 
 PATH = "/inference/infer"
+REFERENCE = "#/components/schemas/{model}"
 WATCH_AFTER = 0.02
 """Seconds after which a request is watched for its client's leaving."""
-
-_FIELDS: dict[str, tuple[type, str]] = {
-    "task": (str, "a text"),
-    "engine": (str, "a text"),
-    "model_name": (str, "a text"),
-    "data": (dict, "an object"),
-}
-_KNOWN = {*_FIELDS, "options"}
 
 
 class InferEndpoint:
@@ -45,24 +38,12 @@ class InferEndpoint:
         body: Any = None
         try:
             body = decode(await self._read(receive))
-            answer = await self._run(_request(checked(body), request_id), receive)
+            answer = await answered(self._manager, request_of(checked(body), request_id), receive)
         except PlatformError as exc:
-            await failure_response(exc, request_id, **_echo(body))(scope, receive, send)
+            await failure_response(exc, request_id, **echo(body))(scope, receive, send)
             return
         if answer is not None:
-            await _send_json(send, to_json(answer))
-
-    async def _run(self, request: InferenceRequest, receive: Receive) -> JsonObject | None:
-        """Returns the answer, or None when nobody is there any more to have it."""
-        watch = _Watch(receive)
-        try:
-            return await self._manager.execute(request)
-        except asyncio.CancelledError:
-            if watch.left:
-                return None
-            raise
-        finally:
-            watch.end()
+            await send_json(send, to_json(answer))
 
     async def _read(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
@@ -78,7 +59,21 @@ class InferEndpoint:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _send_json(send: Send, body: bytes) -> None:
+async def answered(manager: InferenceManager, request: InferenceRequest, receive: Receive) -> JsonObject | None:
+    """Returns the answer, or None when nobody is there any more to have it; the work is stopped then."""
+    watch = _Watch(receive)
+    try:
+        return await manager.execute(request)
+    except asyncio.CancelledError:
+        if watch.left:
+            return None
+        raise
+    finally:
+        watch.end()
+
+
+async def send_json(send: Send, body: bytes) -> None:
+    """Sends a good answer."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -120,41 +115,6 @@ def parse(body: bytes) -> JsonObject:
     return checked(decode(body))
 
 
-def decode(body: bytes) -> Any:
-    """Returns the value of a JSON body; raises `ValidationError`."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise ValidationError(f"the body is no JSON: {exc}") from exc
-
-
-def checked(value: Any) -> JsonObject:
-    """Returns a decoded body whose fields are those of a request; raises `ValidationError` naming what is wrong."""
-    if not isinstance(value, dict):
-        raise ValidationError("the body must be an object with task, engine, model_name, data and options")
-    problems = [
-        f"'{name}' must be {words}" for name, (kind, words) in _FIELDS.items() if not isinstance(value.get(name), kind)
-    ]
-    if not isinstance(value.get("options"), dict | None):
-        problems.append("'options' must be an object")
-    problems += [f"unknown field '{name}'" for name in value if name not in _KNOWN]
-    if problems:
-        raise ValidationError("; ".join(problems), details={"problems": problems})
-    return value
-
-
-def _request(body: JsonObject, request_id: str) -> InferenceRequest:
-    return InferenceRequest(
-        body["task"], body["engine"], body["model_name"], body["data"], body.get("options") or {}, request_id
-    )
-
-
-def _echo(body: Any) -> JsonObject:
-    if not isinstance(body, dict):
-        return {}
-    return {name: body[name] for name in ("task", "engine", "model_name") if isinstance(body.get(name), str)}
-
-
 def install(app: FastAPI, manager: InferenceManager, max_body: int) -> InferEndpoint:
     """Adds the routes of `/inference`; returns the endpoint of `POST /inference/infer`."""
     endpoint = InferEndpoint(manager, max_body)
@@ -193,22 +153,26 @@ def _router(manager: InferenceManager) -> APIRouter:
 
 def openapi_entry() -> tuple[JsonObject, JsonObject]:
     """Returns the path item of `POST /inference/infer` and the schemas that it refers to."""
-    models = [
-        (schemas.InferBody, "validation"),
-        (schemas.InferAnswer, "serialization"),
-        (schemas.Failure, "serialization"),
-    ]
-    references, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    body, answer, failure = ({"application/json": {"schema": references[key]}} for key in models)  # type: ignore[index]
-    responses: JsonObject = {"200": {"description": "the answer, and what produced it", "content": answer}}
-    for status, words in schemas.failures(*schemas.INFER_FAILURES).items():
-        responses[str(status)] = {"description": words["description"], "content": failure}
+    key: Any = (schemas.InferBody, "validation")
+    references, definitions = models_json_schema([key], ref_template=REFERENCE)
+    responses, more = openapi_responses()
     operation = {
         "tags": ["inference"],
         "summary": "Infer",
         "description": "Runs any task on any engine. Every answer names the version, commit and digest behind it.",
         "operationId": "infer",
-        "requestBody": {"required": True, "content": body},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": references[key]}}},
         "responses": responses,
     }
-    return {"post": operation}, definitions["$defs"]
+    return {"post": operation}, {**definitions["$defs"], **more}
+
+
+def openapi_responses() -> tuple[JsonObject, JsonObject]:
+    """Returns what a request for inference may be answered with, and the schemas that it refers to."""
+    models: Any = [(schemas.InferAnswer, "serialization"), (schemas.Failure, "serialization")]
+    references, definitions = models_json_schema(models, ref_template=REFERENCE)
+    answer, failure = ({"application/json": {"schema": references[key]}} for key in models)
+    responses: JsonObject = {"200": {"description": "the answer, and what produced it", "content": answer}}
+    for status, words in schemas.failures(*schemas.INFER_FAILURES).items():
+        responses[str(status)] = {"description": words["description"], "content": failure}
+    return responses, definitions["$defs"]

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,11 +21,19 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How many bytes the body of a route may have, and the setting that says so."""
+
+    bytes: int
+    setting: str
+
+
 class Guard:
     """Checks a request before any route sees it, and answers for routes that fail.
 
     POST requests to a path in `direct` go straight to its endpoint: the layers between cost more than
-    the endpoint itself. A path in `multipart` takes files, with a limit of its own in bytes.
+    the endpoint itself. A path in `multipart` takes files, with a limit of its own.
     """
 
     def __init__(
@@ -32,13 +41,13 @@ class Guard:
         app: ASGIApp,
         settings: Settings,
         direct: Mapping[str, ASGIApp] | None = None,
-        multipart: Mapping[str, int] | None = None,
+        multipart: Mapping[str, BodyLimit] | None = None,
     ) -> None:
         self._app = app
         self._multipart = multipart or {}
         self._direct = direct or {}
         self._doorkeeper = Doorkeeper(settings)
-        self._max_body = int(settings.max_body_mb * 1_000_000)
+        self._limit = BodyLimit(int(settings.max_body_mb * 1_000_000), "AIML_MAX_BODY_MB")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,20 +76,10 @@ class Guard:
         client = scope.get("client")
         self._doorkeeper.check(scope["method"], scope["path"], headers, client[0] if client else None)
         if scope["method"] in _BODY_METHODS:
-            takes_files = scope["path"] in self._multipart
-            limit = self._multipart.get(scope["path"], self._max_body)
-            self._check_size(headers, limit, "AIML_MAX_UPLOAD_GB" if takes_files else "AIML_MAX_BODY_MB")
+            files = self._multipart.get(scope["path"])
+            _check_size(headers, files or self._limit)
             if _has_body(headers):
-                _check_type(headers, b"multipart/form-data" if takes_files else b"application/json")
-
-    def _check_size(self, headers: dict[bytes, bytes], limit: int, setting: str) -> None:
-        length = headers.get(b"content-length")
-        size = int(length) if length and length.isdigit() else 0
-        if size > limit:
-            raise PayloadTooLargeError(
-                f"the body has {size} bytes; at most {limit} are taken ({setting})",
-                details={"bytes": size, "max_bytes": limit},
-            )
+                _check_type(headers, b"multipart/form-data" if files else b"application/json")
 
 
 class _Answer:
@@ -96,6 +95,16 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
         await self._send(message)
+
+
+def _check_size(headers: dict[bytes, bytes], limit: BodyLimit) -> None:
+    length = headers.get(b"content-length")
+    size = int(length) if length and length.isdigit() else 0
+    if size > limit.bytes:
+        raise PayloadTooLargeError(
+            f"the body has {size} bytes; at most {limit.bytes} are taken ({limit.setting})",
+            details={"bytes": size, "max_bytes": limit.bytes},
+        )
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

@@ -12,6 +12,13 @@ EXAMPLE: dict[str, Any] = {
     "options": {"temperature": 0.1},
 }
 
+UPLOAD_EXAMPLE: dict[str, Any] = {
+    "task": "vlm",
+    "engine": "transformers",
+    "model_name": "demo-vlm",
+    "data": {"prompt": "What shapes are there?"},
+}
+
 
 class InferBody(BaseModel):
     """A request to any task on any engine."""
@@ -23,6 +30,14 @@ class InferBody(BaseModel):
     model_name: str = Field(description="name, name@alias or name@version")
     data: dict[str, Any] = Field(description="what the task takes")
     options: dict[str, Any] | None = Field(None, description="see docs/usage.md; null means unset")
+
+
+class UploadRequest(InferBody):
+    """A request whose files come beside it, under the names of the fields that they fill."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [UPLOAD_EXAMPLE]})
+
+    data: dict[str, Any] = Field({}, description="what the task takes beside files")
 
 
 class ProvenanceBody(BaseModel):
