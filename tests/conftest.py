@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+# Two test processes on few cores: threads that wait for each other make tiny models ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from tests.servers import ServerMissingError, postgresql
 
 

@@ -64,3 +64,8 @@ class BaseModelHandler:
             return cls.task
         words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*|[a-z0-9]+", cls.__name__.removesuffix("Handler"))
         return "-".join(word.lower() for word in words)
+
+
+def texts_of(response: str | list[str]) -> list[str]:
+    """Returns the texts that an engine generated, one or several."""
+    return [response] if isinstance(response, str) else response

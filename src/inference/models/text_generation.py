@@ -3,7 +3,7 @@
 from typing import Any
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler
+from src.inference.models.base import BaseModelHandler, texts_of
 from src.inference.types import JsonObject
 
 
@@ -36,9 +36,9 @@ class TextGenerationHandler(BaseModelHandler):
 
     def postprocess(self, result: Any, options: JsonObject) -> JsonObject:
         """Returns `generated_text` (the first), `generated_texts` where several were asked for, `metadata`."""
-        texts = result["response"]
-        answer: JsonObject = {"generated_text": texts if isinstance(texts, str) else texts[0]}
-        if not isinstance(texts, str) and len(texts) > 1:
+        texts = texts_of(result["response"])
+        answer: JsonObject = {"generated_text": texts[0]}
+        if len(texts) > 1:
             answer["generated_texts"] = texts
         answer["metadata"] = result["metadata"]
         return answer

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField
+from src.inference.models.base import BaseModelHandler, MediaField, texts_of
 from src.inference.types import JsonObject
 
 
@@ -49,9 +49,9 @@ class VideoAnalysisHandler(BaseModelHandler):
 
         Of a classifier also `labels` and `scores`, descending; of several sequences all of them as `analyses`.
         """
-        texts = result["response"]
-        answer: JsonObject = {"analysis": texts if isinstance(texts, str) else texts[0]}
-        if not isinstance(texts, str) and len(texts) > 1:
+        texts = [text.strip() for text in texts_of(result["response"])]
+        answer: JsonObject = {"analysis": texts[0]}
+        if len(texts) > 1:
             answer["analyses"] = texts
         answer |= {name: result[name] for name in ("labels", "scores") if name in result}
         return {**answer, "frames": result["frames"], "metadata": result["metadata"]}

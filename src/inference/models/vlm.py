@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField
+from src.inference.models.base import BaseModelHandler, MediaField, texts_of
 from src.inference.types import JsonObject
 
 
@@ -35,9 +35,9 @@ class VlmHandler(BaseModelHandler):
 
         Of a model that chooses among known answers also `answers` and their `scores`, descending.
         """
-        texts = result["response"]
-        answer: JsonObject = {"description": texts if isinstance(texts, str) else texts[0]}
-        if not isinstance(texts, str) and len(texts) > 1:
+        texts = [text.strip() for text in texts_of(result["response"])]
+        answer: JsonObject = {"description": texts[0]}
+        if len(texts) > 1:
             answer["descriptions"] = texts
         answer |= {name: result[name] for name in ("answers", "scores") if name in result}
         return {**answer, "metadata": result["metadata"]}

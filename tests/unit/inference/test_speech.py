@@ -87,7 +87,7 @@ def test_another_sound_changes_the_likelihoods(name: str, load: Any) -> None:
 def test_silence_and_an_instant_are_heard_too(name: str, load: Any, samples: Any) -> None:
     raw = load(name).run(recording(samples), {"max_new_tokens": TOKENS, "logprobs": True})
     assert np.isfinite(raw["metadata"]["logprobs"]).all()
-    assert raw["metadata"]["duration"] == len(samples) / RATE
+    assert raw["metadata"]["duration"] == round(len(samples) / RATE, 3)
 
 
 def test_a_recording_without_samples_is_refused(load: Any) -> None:

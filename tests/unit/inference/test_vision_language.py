@@ -71,7 +71,7 @@ def test_an_answer_is_that_of_a_direct_call_and_depends_on_picture_and_prompt(na
     answer = asked(runner, data["prompt"], data["image"], **EXACT)
     expected = direct(case, tmp_path, data)
 
-    assert answer["description"] == expected.answer
+    assert answer["description"] == expected.answer.strip()
     logprobs = answer["metadata"]["logprobs"]
     assert difference(logprobs, expected.numbers) < TOLERANCE
     other = asked(runner, data["prompt"], np.ascontiguousarray(255 - data["image"][::-1]), **EXACT)

@@ -47,7 +47,7 @@ class AudioClassificationRunner(Runner):
         windows = spread(samples, window_samples(self.processor))
         scores = np.mean([self._probabilities(window) for window in windows], axis=0)
         names = self.model.config.id2label
-        metadata: JsonObject = {"model": self.name, "duration": inputs["seconds"], "windows": len(windows)}
+        metadata: JsonObject = {"model": self.name, "duration": round(inputs["seconds"], 3), "windows": len(windows)}
         warnings = []
         if len(windows) > 1:
             metadata["window_seconds"] = len(windows[0]) / rate

@@ -95,6 +95,8 @@ class SpanRunner(Runner):
             "pages": [page["number"] for page in pages],
             "candidates": found[:_CANDIDATES],
         }
+        if read_by := next((page["ocr"] for page in pages if page.get("ocr")), None):
+            metadata["ocr"] = read_by
         answer = {"response": best["answer"], **{name: best[name] for name in ("score", "page", "box")}}
         return {**answer, "metadata": metadata, "warnings": warnings}
 

@@ -28,6 +28,16 @@ _MAPPINGS = {
 }
 """Family → the library's mapping from model types to classes."""
 
+_AUDIO_TEXT = (
+    "AudioFlamingo3ForConditionalGeneration",
+    "GlmAsrForConditionalGeneration",
+    "MossTranscribeDiarizeForConditionalGeneration",
+    "MusicFlamingoForConditionalGeneration",
+    "Nemotron3_5TranscribeForConditionalGeneration",
+    "Qwen2AudioForConditionalGeneration",
+)
+"""Chat models that hear and do not see; the library maps them beside those that see, or beside translators."""
+
 RUNNERS: dict[str, dict[str, str]] = {
     "text-generation": {
         "causal": "src.inference.engines.transformers.text_generation:CausalRunner",
@@ -110,6 +120,11 @@ def draw() -> dict[str, list[str]]:
         for names in getattr(modeling_auto, mapping).values():
             for name in (names,) if isinstance(names, str) else names:
                 found.setdefault(name, set()).add(family)
+    for name, kinds in found.items():
+        if name in _AUDIO_TEXT:
+            kinds.add("audio-text")
+        if kinds & {"audio-text", "speech-seq2seq"}:
+            kinds -= {"multimodal", "seq2seq"}
     return {name: sorted(found[name]) for name in sorted(found)}
 
 

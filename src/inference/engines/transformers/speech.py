@@ -157,7 +157,7 @@ class SpeechRunner(Runner):
         metadata: JsonObject = {
             "model": self.name,
             "tokens": sum(one.tokens for one in heard),
-            "duration": inputs["seconds"],
+            "duration": round(inputs["seconds"], 3),
             "finish_reason": "length" if any(one.cut for one in heard) else "stop",
             "pieces": len(pieces),
         }
