@@ -31,6 +31,11 @@ check: setup-dev
 bench: setup-dev
 	$(PY) -m benchmarks $(if $(W),--workload $(W)) $(ARGS)
 
+# Every architecture against a direct call of the library; writes docs/architectures.md, 1 where one is lost
+.PHONY: coverage-matrix
+coverage-matrix: setup-dev
+	$(PY) -m tests.architectures $(ARGS)
+
 format: setup-dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .

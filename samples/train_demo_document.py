@@ -15,7 +15,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from samples.training import SEED, Card, Plan, arguments, fit, share_right  # isort: skip
+from samples.training import SEED, Card, Plan, arguments, fit, halve, share_right  # isort: skip
 
 import torch
 from PIL import Image
@@ -30,14 +30,18 @@ from transformers import (
 )
 from transformers.models.layoutlmv3.image_processing_pil_layoutlmv3 import LayoutLMv3ImageProcessorPil
 
-from samples.inputs.forms import FIELDS, Form, draw_form, question, render, thumbnail
+from samples.guide import Guide, Truth, find_truth, prime
+from samples.inputs.forms import FIELDS, Form, absent_field, as_read, draw_form, question, render, thumbnail
 from samples.train_demo_text import replacing
 
-PLAN = Plan(steps=2000)
+PLAN = Plan(steps=1200)
 BATCH = 20
 SIDE, PATCH = 64, 16
 WIDTH = 128
+HEADS = 4
 TOKENS = 384
+# The share of questions in training for what the page lacks.
+ABSENT = 0.15
 LONGEST = 20
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 EXAMINED = 300
@@ -54,13 +58,17 @@ CARD = Card(
     ),
     data=(
         "All forms are drawn by `samples/inputs/forms.py`; one value in five and one layout in five are held out. "
-        "Labels that the question quotes are made up anew each time."
+        "Labels that the question quotes are made up anew each time. `samples/guide.py` primed its weights, and "
+        "showed it where the labels stand while it learnt."
     ),
     examined=f"{EXAMINED} questions about forms with held-out values in held-out layouts.",
-    limits="Forms of one page with labels beside or above their values, in Latin letters. It always finds something.",
+    limits=(
+        "Forms with labels beside or above their values, in Latin letters. Where a page lacks the field, the first "
+        "token of all scores higher than any span."
+    ),
 )
 
-Sample = tuple[Form, str, tuple[int, int]]
+Sample = tuple[Form, str, str]
 
 
 def build_tokenizer() -> LayoutLMv3Tokenizer:
@@ -97,7 +105,7 @@ def build_model(tokenizer: LayoutLMv3Tokenizer) -> LayoutLMv3ForQuestionAnswerin
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=HEADS,
         intermediate_size=2 * WIDTH,
         max_position_embeddings=TOKENS + 2,
         coordinate_size=24,
@@ -117,10 +125,10 @@ def build_model(tokenizer: LayoutLMv3Tokenizer) -> LayoutLMv3ForQuestionAnswerin
 
 
 def draw(rng: random.Random, *, held_out: bool) -> Sample:
-    """Draw a form, a question about it, and the first and last word of the answer."""
+    """Draw a form, the field that is asked for, and a question for it."""
     form = draw_form(rng, held_out=held_out)
     key = rng.choice(list(form.answers))
-    return form, question(key, rng), form.spans[key]
+    return form, key, question(key, rng)
 
 
 def encode(
@@ -143,68 +151,70 @@ def encode(
     return inputs
 
 
-def batches(processor: LayoutLMv3Processor) -> Iterator[tuple[BatchEncoding, torch.Tensor]]:
-    """Yield inputs and the first and last token of each answer, (batch, 2)."""
+def batches(processor: LayoutLMv3Processor) -> Iterator[tuple[BatchEncoding, Truth]]:
+    """Yield inputs and what is true of them."""
     rng = random.Random(f"training {SEED}")
     while True:
-        forms, questions, spans = zip(*(draw(rng, held_out=False) for _ in range(BATCH)), strict=True)
+        forms = [draw_form(rng, held_out=False) for _ in range(BATCH)]
+        keys = [absent_field(form, rng) if rng.random() < ABSENT else rng.choice(list(form.answers)) for form in forms]
+        questions = [question(key, rng) for key in keys]
+        seen = [as_read(form, rng) if rng.random() < 0.6 else form for form in forms]
         pages = [thumbnail(form, SIDE) for form in forms] if rng.random() < 0.5 else None
-        inputs = encode(processor, forms, questions, pages)
-        marks = []
-        for row, (first, last) in enumerate(spans):
-            words = [
-                word if part == 1 else None
-                for word, part in zip(inputs.word_ids(row), inputs.sequence_ids(row), strict=True)
-            ]
-            marks.append([words.index(first), len(words) - 1 - words[::-1].index(last)])
-        yield inputs, torch.tensor(marks)
+        inputs = encode(processor, seen, questions, pages)
+        yield inputs, find_truth(inputs, forms, keys)
 
 
-def loss_of(model: LayoutLMv3ForQuestionAnswering, batch: tuple[BatchEncoding, torch.Tensor]) -> torch.Tensor:
-    """Return the loss of the answer's first and last token."""
-    inputs, marks = batch
-    out = model(**inputs)
-    return cross_entropy(out.start_logits, marks[:, 0]) + cross_entropy(out.end_logits, marks[:, 1])
+def loss_of(model: LayoutLMv3ForQuestionAnswering, guide: Guide, batch: tuple[BatchEncoding, Truth]) -> torch.Tensor:
+    """Return the loss of the answer's first and last token, and of where the model looked for them."""
+    inputs, truth = batch
+    out = model(**inputs, output_hidden_states=True, output_attentions=True)
+    found = cross_entropy(out.start_logits, truth.answers[:, 0]) + cross_entropy(out.end_logits, truth.answers[:, 1])
+    return found + guide(out, truth)
 
 
 @torch.inference_mode()
-def answer(
+def find(
     model: LayoutLMv3ForQuestionAnswering,
     processor: LayoutLMv3Processor,
     forms: Sequence[Form],
     questions: Sequence[str],
     pages: Sequence[Image.Image] | None = None,
-) -> list[str]:
-    """Answer questions about forms with the likeliest span of their words; a page without words has none."""
+) -> list[tuple[str, float]]:
+    """Find the likeliest span of words, and by how much its score beats that of "nowhere on this page"."""
     inputs = encode(processor, forms, questions, pages)
     out = model(**inputs)
     answers = []
     for row, form in enumerate(forms):
         on_page = torch.tensor([part == 1 for part in inputs.sequence_ids(row)])
         if not on_page.any():
-            answers.append("")
+            answers.append(("", -torch.inf))
             continue
         scores = (out.start_logits[row, :, None] + out.end_logits[row])[: len(on_page), : len(on_page)]
         spans = (on_page[:, None] & on_page).triu().tril(LONGEST - 1)
-        first, last = divmod(int(scores.masked_fill(~spans, -torch.inf).argmax()), len(on_page))
+        best = scores.masked_fill(~spans, -torch.inf)
+        first, last = divmod(int(best.argmax()), len(on_page))
         words = inputs.word_ids(row)
-        answers.append(" ".join(form.texts[words[first] : words[last] + 1]))
+        text = " ".join(form.texts[words[first] : words[last] + 1])
+        answers.append((text, float(best.max() - scores[0, 0])))
     return answers
 
 
 def examine(model: LayoutLMv3ForQuestionAnswering, processor: LayoutLMv3Processor) -> dict[str, float]:
     """Measure the share of held-out questions answered exactly: with and without the page's picture, and blank."""
     rng = random.Random("exam")
-    forms, questions, spans = zip(*(draw(rng, held_out=True) for _ in range(EXAMINED)), strict=True)
-    truth = [" ".join(form.texts[a : b + 1]) for form, (a, b) in zip(forms, spans, strict=True)]
+    forms, keys, questions = zip(*(draw(rng, held_out=True) for _ in range(EXAMINED)), strict=True)
+    truths = [form.answers[key] for form, key in zip(forms, keys, strict=True)]
     pages = [render(form, "STIXGeneral.ttf").reduce(4) for form in forms]
-    replies = {
-        "Words, boxes and the page's picture": answer(model, processor, forms, questions, pages),
-        "Words and boxes alone": answer(model, processor, forms, questions),
-        "The page without its question": answer(model, processor, forms, ["What is it?"] * EXAMINED),
-        "Empty pages": answer(model, processor, [Form()] * EXAMINED, questions),
+    found = {
+        "Words, boxes and the page's picture": find(model, processor, forms, questions, pages),
+        "Words and boxes alone": find(model, processor, forms, questions),
+        "The page without its question": find(model, processor, forms, ["What is it?"] * EXAMINED),
+        "Empty pages": find(model, processor, [Form()] * EXAMINED, questions),
     }
-    return {name: share_right(texts, truth) for name, texts in replies.items()}
+    scores = {name: share_right([text for text, _ in answers], truths) for name, answers in found.items()}
+    lacking = [question(absent_field(form, rng), rng) for form in forms]
+    nowhere = [odds < 0 for _, odds in find(model, processor, forms, lacking)]
+    return scores | {"Fields that the page lacks: nowhere": sum(nowhere) / EXAMINED}
 
 
 def main() -> None:
@@ -212,11 +222,17 @@ def main() -> None:
     chosen = arguments("Train the sample model demo-document.", PLAN, Path(__file__).parent / CARD.name)
     processor = build_processor()
     model = build_model(processor.tokenizer)
+    prime(model)
+    guide = Guide(model)
     print(f"{model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
-    minutes = fit((model,), batches(processor), lambda batch: loss_of(model, batch), Plan(steps=chosen.steps))
-    model.eval()
+    plan = Plan(steps=chosen.steps)
+    minutes = fit((model, guide), batches(processor), lambda batch: loss_of(model, guide, batch), plan)
+    guide.hand_over(model)
+    # What is examined is what is stored: weights in half precision, computed with in full.
+    model.half().float().eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)
+        halve(folder)
         processor.save_pretrained(folder)
         CARD.write(folder, model, minutes, examine(model, processor))
     print(f"wrote {chosen.out} after {minutes:.1f} min of training")

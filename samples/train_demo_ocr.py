@@ -5,6 +5,7 @@
 A TrOCR (a ViT that looks at the picture, a decoder that spells) learns to read single lines from
 `samples.inputs.lines`. While it trains, a second head spells from the ViT's columns by CTC, which
 teaches the ViT where letters are long before the decoder knows where to look; it is thrown away.
+At the end it reads single words too, cut from pages of `samples.inputs.forms`.
 """
 
 import random
@@ -33,11 +34,24 @@ from transformers import (
 )
 from transformers.models.donut.image_processing_pil_donut import DonutImageProcessorPil
 
-from samples.inputs.lines import CHARACTERS, LONGEST, Line, blank_line, draw_line
+from samples.inputs.forms import cut_words, draw_form
+from samples.inputs.lines import (
+    ALIKE,
+    CHARACTERS,
+    EXAM_FONTS,
+    LATE_FONTS,
+    LONGEST,
+    TRAINING_FONTS,
+    Line,
+    blank_line,
+    draw_line,
+)
+from samples.inputs.split import is_held_out
 from samples.train_demo_text import replacing
 
-PLAN = Plan(steps=4000)
-BATCH = 48
+PLAN = Plan(steps=5500)
+LATE_PLAN = Plan(steps=1000, matrix_rate=0.01, vector_rate=0.0015)
+BATCH, CUT = 48, 20
 HEIGHT, WIDTH = 32, 208
 PATCH = (16, 4)
 WIDTH_OF_LAYERS = 128
@@ -56,11 +70,11 @@ CARD = Card(
     ),
     data=(
         "All lines are drawn by `samples/inputs/lines.py` in DejaVu, STIX and Computer Modern; "
-        "one text in five is held out."
+        "one text in five is held out. Some are words of forms by `samples/inputs/forms.py`."
     ),
     examined=(
-        f"{EXAMINED} lines with held-out texts in fonts that training never saw "
-        "(Aileron, DejaVu Sans Mono, Computer Modern Sans)."
+        f"{EXAMINED} lines with held-out texts, and as many words of pages with held-out values, in fonts that "
+        "training never saw (Aileron, Computer Modern Sans)."
     ),
     limits="Single lines only, upright, in about the size of the picture. Other scripts and handwriting get nonsense.",
 )
@@ -134,6 +148,25 @@ def batches(processor: TrOCRProcessor) -> Iterator[tuple[torch.Tensor, torch.Ten
         yield encode(processor, lines + empty)
 
 
+def word_batches(processor: TrOCRProcessor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the same, two fifths of it words cut from pages."""
+    rng = random.Random(f"words {SEED}")
+    words: list[Line] = []
+    while True:
+        while len(words) < 4 * BATCH:
+            words += draw_words(rng, held_out=False)
+            rng.shuffle(words)
+        lines = [draw_line(rng, held_out=False, late=True) for _ in range(BATCH - CUT)]
+        yield encode(processor, lines + [words.pop() for _ in range(CUT)] + [Line(blank_line(rng), "", "")])
+
+
+def draw_words(rng: random.Random, *, held_out: bool) -> list[Line]:
+    """Draw a page and cut it into words; training leaves out words that its lines never say."""
+    font = rng.choice(EXAM_FONTS if held_out else TRAINING_FONTS + LATE_FONTS)
+    words = cut_words(draw_form(rng, held_out=held_out), font, rng.randint(1, 8), by_line=rng.random() < 0.7)
+    return [word for word in words if held_out or not (is_held_out(word.text) or ALIKE.issuperset(word.text))]
+
+
 def encode(processor: TrOCRProcessor, lines: Sequence[Line]) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn lines into pixel values and token ids."""
     pictures = processor(images=[line.image for line in lines], return_tensors="pt").pixel_values
@@ -161,14 +194,14 @@ class Columns(nn.Module):
 
 
 def loss_of(
-    model: VisionEncoderDecoderModel, columns: Columns, batch: tuple[torch.Tensor, torch.Tensor]
+    model: VisionEncoderDecoderModel, columns: Columns | None, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """Return the loss of the decoder and of the columns, per character."""
+    """Return the loss of the decoder and, where there are any, of the columns, per character."""
     pictures, tokens = batch
     hidden = model.encoder(pixel_values=pictures).last_hidden_state
     logits = model.decoder(input_ids=tokens[:, :-1], encoder_hidden_states=hidden).logits
     spelt = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=SPECIAL.index(PAD))
-    return spelt + 0.5 * columns(hidden, tokens)
+    return spelt + 0.5 * columns(hidden, tokens) if columns else spelt
 
 
 @torch.inference_mode()
@@ -180,12 +213,16 @@ def read(model: VisionEncoderDecoderModel, processor: TrOCRProcessor, images: Se
 
 
 def examine(model: VisionEncoderDecoderModel, processor: TrOCRProcessor) -> dict[str, float]:
-    """Measure the share of held-out lines read exactly, as they are and blank."""
+    """Measure the share of held-out lines read exactly, as they are and blank, and of words cut from pages."""
     rng = random.Random("exam")
     lines = [draw_line(rng, held_out=True) for _ in range(EXAMINED)]
-    texts = [line.text for line in lines]
-    pictures = {"Held-out lines": [line.image for line in lines], "Blank pictures": [blank_line(rng) for _ in lines]}
-    return {name: share_right(read(model, processor, images), texts) for name, images in pictures.items()}
+    words = [word for _ in range(EXAMINED // 20) for word in rng.choices(draw_words(rng, held_out=True), k=20)]
+    blank = [Line(blank_line(rng), line.text, "") for line in lines]
+    exams = {"Held-out lines": lines, "Words cut from pages": words, "Blank pictures": blank}
+    return {
+        name: share_right(read(model, processor, [line.image for line in exam]), [line.text for line in exam])
+        for name, exam in exams.items()
+    }
 
 
 def main() -> None:
@@ -195,6 +232,7 @@ def main() -> None:
     print(f"{model.num_parameters():,} parameters")
     plan = Plan(steps=chosen.steps)
     minutes = fit((model, columns), batches(processor), lambda batch: loss_of(model, columns, batch), plan)
+    minutes += fit((model,), word_batches(processor), lambda batch: loss_of(model, None, batch), LATE_PLAN)
     model.eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)

@@ -3,12 +3,15 @@
     python -m samples.train_demo_video [--out samples/demo-video] [--steps …] [--threads 1]
 
 A LLaVA-NeXT-Video (CLIP's vision tower on each frame, a projector, a Llama over all of them) learns to
-say what happens in the clips of `samples.inputs.motions`. Its processor needs torchvision.
+say what happens in the clips of `samples.inputs.motions`. As with the large ones, the tower has learnt to
+see before the rest learns to talk about it: here, what each frame shows (`samples.patches`).
+Its processor needs torchvision.
 """
 
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:
@@ -18,7 +21,8 @@ from samples.training import SEED, Card, Plan, arguments, fit, share_right  # is
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.nn.functional import cross_entropy, mse_loss
 from transformers import (
     CLIPVisionConfig,
     GenerationConfig,
@@ -40,21 +44,28 @@ from samples.inputs.motions import (
     MOTIONS,
     Clip,
     Frame,
+    Pose,
     draw_clip,
+    draw_glimpse,
     exchanges,
     still_clip,
 )
-from samples.inputs.scenes import COLOURS, SHAPES, Exchange
+from samples.inputs.scenes import COLOURS, SHAPES, Exchange, Mark
+from samples.patches import Patches
 from samples.train_demo_text import replacing
 
-PLAN = Plan(steps=1500)
-BATCH = 24
+LOOKING = Plan(steps=2000)
+PLAN = Plan(steps=1800)
+BATCH, GLIMPSES = 24, 64
 SIDE, PATCH = 48, 8
 FRAMES = 8
 POOLED = (SIDE // PATCH // 2) ** 2
 WIDTH = 112
 VIDEO, PICTURE = "<video>", "<image>"
 EXAMINED = 160
+Marks = Sequence[Sequence[Mark]]
+Sight = tuple[torch.Tensor, Marks]
+Lesson = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 CARD = Card(
     name="demo-video",
@@ -98,7 +109,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoForConditio
     vision = CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         image_size=SIDE,
         patch_size=PATCH,
@@ -107,7 +118,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoForConditio
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
@@ -136,25 +147,77 @@ def encode(processor: LlavaNextVideoProcessor, clips: Sequence[Sequence[Frame]])
     return pixels
 
 
-def batches(processor: LlavaNextVideoProcessor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield videos, (batch, frames, 3, side, side), token ids, (batch, length), and which of them to learn."""
+def marks_of(clips: Sequence[Clip]) -> Marks:
+    """List what is in each frame of some clips, in the tower's pixels."""
+    return [_marks(clip, pose) for clip in clips for pose in clip.poses]
+
+
+def _marks(clip: Clip, pose: Pose) -> list[Mark]:
+    at = (pose.at[0] * SIDE, pose.at[1] * SIDE)
+    return [Mark(clip.shape, clip.colour, at, pose.radius * SIDE)] if pose.shown else []
+
+
+def sights(processor: LlavaNextVideoProcessor) -> Iterator[Sight]:
+    """Yield frames, (batch, 3, side, side), and the marks of the shapes in each."""
+    rng = random.Random(f"looking {SEED}")
+    while True:
+        glimpses = [draw_glimpse(rng, held_out=False) for _ in range(GLIMPSES)]
+        yield encode(processor, [glimpse.frames for glimpse in glimpses]).flatten(0, 1), marks_of(glimpses)
+
+
+def ask_about(clip: Clip, rng: random.Random) -> list[Exchange]:
+    """Ask about motion, shape and colour in any order, and at times for all, before or after."""
+    *single, described = exchanges(clip, rng).values()
+    rng.shuffle(single)
+    return rng.choices((single, [described, *single], [*single, described]), (2, 1, 1))[0]
+
+
+def lessons(processor: LlavaNextVideoProcessor) -> Iterator[Lesson]:
+    """Yield videos, (batch, frames, 3, side, side), token ids, (batch, length), which of them to learn, and the poses.
+
+    Poses are (batch, frames, 3): across, down and radius, in shares of the side.
+    """
     rng = random.Random(f"training {SEED}")
     while True:
         frames = rng.choice((FRAMES, FRAMES, rng.randint(6, 10)))
         clips = [draw_clip(rng, held_out=False, sampled=frames) for _ in range(BATCH)]
-        asked = [rng.sample(list(exchanges(clip, rng).values()), rng.randint(2, 4)) for clip in clips]
-        conversations = [conversation(VIDEO * frames * POOLED, questions, rng) for questions in asked]
-        yield encode(processor, [clip.frames for clip in clips]), *collate(processor.tokenizer, conversations)
+        conversations = [conversation(VIDEO * frames * POOLED, ask_about(clip, rng), rng) for clip in clips]
+        poses = torch.tensor([[[*pose.at, pose.radius] for pose in clip.poses] for clip in clips])
+        yield encode(processor, [clip.frames for clip in clips]), *collate(processor.tokenizer, conversations), poses
 
 
-def loss_of(
-    model: LlavaNextVideoForConditionalGeneration, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """Return the loss per token of the answers."""
-    videos, tokens, learnt = batch
-    hidden = model.model(input_ids=tokens, pixel_values_videos=videos).last_hidden_state[:, :-1]
+def looking_loss(model: LlavaNextVideoForConditionalGeneration, patches: Patches, sight: Sight) -> torch.Tensor:
+    """Return the loss of what the tower's patches are said to show."""
+    frames, marks = sight
+    return patches(model.model.vision_tower(frames).last_hidden_state, marks)
+
+
+class Travel(nn.Module):
+    """Says at each token of a video how far the shape has come since the first frame; it exists while training only.
+
+    Which way a shape moves is the difference of two frames: told at every token, the Llama soon looks back for it.
+    """
+
+    def __init__(self, video_token: int) -> None:
+        super().__init__()
+        self.video_token = video_token
+        self.say = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3))
+
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+        """Return the loss of hidden states, (batch, length, width)."""
+        seen = hidden[tokens == self.video_token].view(*poses.shape[:2], POOLED, WIDTH)
+        travelled = (poses - poses[:, :1])[:, :, None]
+        return mse_loss(self.say(seen), travelled.expand(-1, -1, POOLED, -1))
+
+
+def loss_of(model: LlavaNextVideoForConditionalGeneration, travel: Travel, lesson: Lesson) -> torch.Tensor:
+    """Return the loss per token of the answers, and of how far shapes have come."""
+    videos, tokens, learnt, poses = lesson
+    hidden = model.model(input_ids=tokens, pixel_values_videos=videos).last_hidden_state
     targets = learnt[:, 1:]
-    return cross_entropy(model.lm_head(hidden[targets]), tokens[:, 1:][targets])
+    said = cross_entropy(model.lm_head(hidden[:, :-1][targets]), tokens[:, 1:][targets])
+    loss: torch.Tensor = said + 10 * travel(hidden, tokens, poses)
+    return loss
 
 
 @torch.inference_mode()
@@ -204,9 +267,14 @@ def main() -> None:
     """Train, examine and write the model."""
     chosen = arguments("Train the sample model demo-video.", PLAN, Path(__file__).parent / CARD.name)
     processor = build_processor()
-    model = build_model(processor.tokenizer)
+    model, patches = build_model(processor.tokenizer), Patches(WIDTH, SIDE, PATCH, reach=2 * SIDE)
     print(f"{model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
-    minutes = fit((model,), batches(processor), lambda batch: loss_of(model, batch), Plan(steps=chosen.steps))
+    tower = (model.model.vision_tower, patches)
+    minutes = fit(tower, sights(processor), lambda sight: looking_loss(model, patches, sight), LOOKING)
+    plan = replace(PLAN, steps=chosen.steps)
+    model.model.vision_tower.requires_grad_(False)
+    travel = Travel(model.config.video_token_index)
+    minutes += fit((model, travel), lessons(processor), lambda lesson: loss_of(model, travel, lesson), plan)
     model.eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)

@@ -3,12 +3,14 @@
     python -m samples.train_demo_vlm [--out samples/demo-vlm] [--steps …] [--threads 1]
 
 A LLaVA (CLIP's vision tower, a projector, a Llama) learns to answer questions about the pictures of
-`samples.inputs.scenes`, asked in LLaVA's own format, several in a row.
+`samples.inputs.scenes`, asked in LLaVA's own format, several in a row. The tower first learns alone
+what its patches show (`samples.patches`), then all parts learn together.
 """
 
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:
@@ -42,21 +44,27 @@ from samples.inputs.scenes import (
     SHAPES,
     SIDE,
     Exchange,
+    Mark,
     Scene,
     blank_scene,
     draw_scene,
     exam_scenes,
     exchanges,
 )
+from samples.patches import Patches
 from samples.train_demo_text import replacing
 
-PLAN = Plan(steps=2500)
+LOOKING = Plan(steps=1000)
+PLAN = Plan(steps=1800)
 BATCH = 40
 PATCH = 8
 PATCHES = (SIDE // PATCH) ** 2
 WIDTH = 112
 PICTURE = "<image>"
 EXAMINED = 150
+Marks = Sequence[Sequence[Mark]]
+Sight = tuple[torch.Tensor, Marks]
+Lesson = tuple[torch.Tensor, Marks, torch.Tensor, torch.Tensor]
 
 CARD = Card(
     name="demo-vlm",
@@ -124,25 +132,61 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
     return model
 
 
-def batches(processor: LlavaProcessor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield pictures, (batch, 3, side, side), token ids, (batch, length), and which of them to learn."""
+def ask_about(scene: Scene, rng: random.Random) -> list[Exchange]:
+    """Ask about shape, colour and number in any order, and at times for all, before or after."""
+    *single, described = exchanges(scene, rng).values()
+    rng.shuffle(single)
+    return rng.choices((single, [described, *single], [*single, described]), (2, 1, 1))[0]
+
+
+def draw(rng: random.Random) -> list[Scene]:
+    """Draw a batch of scenes to learn from."""
+    return [draw_scene(rng, held_out=False, groups=rng.choices((1, 2), (2, 3))[0]) for _ in range(BATCH)]
+
+
+def pixels(processor: LlavaProcessor, scenes: Sequence[Scene]) -> torch.Tensor:
+    """Turn scenes into pixel values, (batch, 3, side, side)."""
+    values: torch.Tensor = processor.image_processor(
+        [scene.image for scene in scenes], return_tensors="pt"
+    ).pixel_values
+    return values
+
+
+def sights(processor: LlavaProcessor) -> Iterator[Sight]:
+    """Yield pictures, (batch, 3, side, side), and the marks of the shapes in each."""
+    rng = random.Random(f"looking {SEED}")
+    while True:
+        scenes = draw(rng)
+        yield pixels(processor, scenes), [scene.marks for scene in scenes]
+
+
+def lessons(processor: LlavaProcessor) -> Iterator[Lesson]:
+    """Yield pictures, marks, token ids, (batch, length), and which of them to learn."""
     rng = random.Random(f"training {SEED}")
     while True:
-        scenes = [draw_scene(rng, held_out=False, groups=rng.choices((1, 2), (3, 2))[0]) for _ in range(BATCH)]
-        asked = [rng.sample(list(exchanges(scene, rng).values()), rng.randint(2, 4)) for scene in scenes]
-        conversations = [conversation(PICTURE * PATCHES, questions, rng) for questions in asked]
-        pictures = processor.image_processor([scene.image for scene in scenes], return_tensors="pt").pixel_values
-        yield pictures, *collate(processor.tokenizer, conversations)
+        scenes = draw(rng)
+        conversations = [conversation(PICTURE * PATCHES, ask_about(scene, rng), rng) for scene in scenes]
+        marks = [scene.marks for scene in scenes]
+        yield pixels(processor, scenes), marks, *collate(processor.tokenizer, conversations)
 
 
-def loss_of(
-    model: LlavaForConditionalGeneration, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """Return the loss per token of the answers."""
-    pictures, tokens, learnt = batch
-    hidden = model.model(input_ids=tokens, pixel_values=pictures).last_hidden_state[:, :-1]
+def looking_loss(model: LlavaForConditionalGeneration, patches: Patches, sight: Sight) -> torch.Tensor:
+    """Return the loss of what the tower's patches are said to show."""
+    pictures, marks = sight
+    return patches(model.model.vision_tower(pictures).last_hidden_state, marks)
+
+
+def loss_of(model: LlavaForConditionalGeneration, patches: Patches, lesson: Lesson) -> torch.Tensor:
+    """Return the loss per token of the answers, and a little of the patches'."""
+    pictures, marks, tokens, learnt = lesson
+    hidden = model.model.vision_tower(pictures).last_hidden_state
+    features = model.model.multi_modal_projector(hidden[:, 1:])
+    embedded = model.get_input_embeddings()(tokens)
+    embedded = embedded.masked_scatter((tokens == model.config.image_token_id)[..., None], features)
+    states = model.model.language_model(inputs_embeds=embedded).last_hidden_state[:, :-1]
     targets = learnt[:, 1:]
-    return cross_entropy(model.lm_head(hidden[targets]), tokens[:, 1:][targets])
+    answered = cross_entropy(model.lm_head(states[targets]), tokens[:, 1:][targets])
+    return answered + 0.3 * patches(hidden, marks)
 
 
 @torch.inference_mode()
@@ -188,9 +232,12 @@ def main() -> None:
     """Train, examine and write the model."""
     chosen = arguments("Train the sample model demo-vlm.", PLAN, Path(__file__).parent / CARD.name)
     processor = build_processor()
-    model = build_model(processor.tokenizer)
+    model, patches = build_model(processor.tokenizer), Patches(WIDTH, SIDE, PATCH)
     print(f"{model.num_parameters():,} parameters, {len(processor.tokenizer)} tokens")
-    minutes = fit((model,), batches(processor), lambda batch: loss_of(model, batch), Plan(steps=chosen.steps))
+    tower = (model.model.vision_tower, patches)
+    minutes = fit(tower, sights(processor), lambda sight: looking_loss(model, patches, sight), LOOKING)
+    plan = replace(PLAN, steps=chosen.steps)
+    minutes += fit((model, patches), lessons(processor), lambda lesson: loss_of(model, patches, lesson), plan)
     model.eval()
     with replacing(chosen.out) as folder:
         model.save_pretrained(folder)

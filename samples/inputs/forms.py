@@ -6,11 +6,11 @@ value. A form is words with boxes; it can be drawn as a picture or written as a 
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image, ImageDraw
 
-from samples.inputs.lines import CODAS, MONTHS, ONSETS, VOWELS, load_font
+from samples.inputs.lines import CHARACTERS, CODAS, LONGEST, MONTHS, ONSETS, VOWELS, Line, load_font
 from samples.inputs.split import is_held_out
 
 PAGE = (595, 842)
@@ -30,11 +30,12 @@ class Word:
 
 @dataclass
 class Form:
-    """A page of words in reading order, and the question and answer of each field."""
+    """A page of words in reading order; for each field the answer, and the first and last word of value and label."""
 
     words: list[Word] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def texts(self) -> list[str]:
@@ -83,11 +84,15 @@ def _amount(rng: random.Random) -> str:
 
 def _phone(rng: random.Random) -> str:
     groups = ["".join(rng.choices("0123456789", k=k)) for k in (3, 3, 4)]
-    return rng.choice(("{}-{}-{}", "({}) {}-{}", "+{} {} {}")).format(*groups)
+    return rng.choice(("{}-{}-{}", "({}) {}-{}", "{} {} {}")).format(*groups)
 
 
 def _email(rng: random.Random) -> str:
-    return f"{pseudo_word(rng)}@{pseudo_word(rng)}.{rng.choice(('com', 'org', 'net'))}"
+    while True:
+        email = f"{pseudo_word(rng)}@{pseudo_word(rng)}.{rng.choice(('com', 'org', 'net'))}"
+        # A scanned page is read by `demo-ocr`, which knows no longer words.
+        if len(email) <= LONGEST:
+            return email
 
 
 def _place(rng: random.Random) -> str:
@@ -154,7 +159,7 @@ def draw_value(make: Callable[[random.Random], str], rng: random.Random, *, held
 
 
 def draw_form(rng: random.Random, *, held_out: bool) -> Form:
-    """Draw a form of 5 to 8 fields, a third of them under labels that are made up."""
+    """Draw a form of 6 to 9 fields, a third of them under labels that are made up."""
     form, layout = Form(), draw_layout(rng, held_out=held_out)
     size = rng.choice((9, 10, 11, 12, 14))
     top = _write(form, rng.choice(TITLES).split(), (rng.uniform(40, 300), rng.uniform(30, 90)), size * 1.6)
@@ -175,7 +180,7 @@ def draw_form(rng: random.Random, *, held_out: bool) -> Form:
 def _items(rng: random.Random, *, held_out: bool) -> list[tuple[str, str, str]]:
     """Draw what is asked for, the label and the value of each field."""
     items = []
-    for key in rng.sample(list(FIELDS), rng.randint(3, 6)):
+    for key in rng.sample(list(FIELDS), rng.randint(4, 6)):
         labels, make = FIELDS[key]
         items.append((key, rng.choice(labels), draw_value(make, rng, held_out=held_out)))
     for _ in range(rng.randint(2, 3)):
@@ -195,19 +200,24 @@ def _lay_row(
 ) -> float:
     """Write a row of labels with their values beside or below them, and return where it ends."""
     if layout.below:
-        for left, (_, label, _) in cells:
-            _write(form, f"{label}{layout.separator}".split(), (left, top), size)
+        for left, (key, label, _) in cells:
+            form.labels[key] = _write_part(form, f"{label}{layout.separator}", (left, top), size)
         top += size * 1.3
     for left, (key, label, value) in cells:
         if not layout.below:
             text = f"{label}{layout.separator}"
-            _write(form, text.split(), (left, top), size)
+            form.labels[key] = _write_part(form, text, (left, top), size)
             left += gutter if layout.aligned else _length(text, size) + size * 0.6
-        first = len(form.words)
-        _write(form, value.split(), (left, top), size)
         form.answers[key] = value
-        form.spans[key] = (first, len(form.words) - 1)
+        form.spans[key] = _write_part(form, value, (left, top), size)
     return top + size * 1.3
+
+
+def _write_part(form: Form, text: str, at: tuple[float, float], size: float) -> tuple[int, int]:
+    """Write a label or a value and return its first and last word."""
+    first = len(form.words)
+    _write(form, text.split(), at, size)
+    return first, len(form.words) - 1
 
 
 def _filler(rng: random.Random) -> list[str]:
@@ -228,6 +238,34 @@ def _write(form: Form, words: Sequence[str], at: tuple[float, float], size: floa
     return top + size * 1.3
 
 
+def as_read(form: Form, rng: random.Random) -> Form:
+    """Give words as PDFs and scans are read: boxes of the ink in another font, and a letter misread now and then."""
+    narrow, slack = rng.uniform(0.75, 1.05), rng.choice((0.0, 0.5, 1.5))
+    words = [replace(word, box=_ink(word, narrow, slack)) for word in form.words]
+    for index, word in enumerate(words):
+        if rng.random() < 0.03:
+            place = rng.randrange(len(word.text))
+            text = word.text[:place] + rng.choice(CHARACTERS.strip()) + word.text[place + 1 :]
+            words[index] = replace(word, text=text.replace(" ", "."))
+    return replace(form, words=words)
+
+
+def _ink(word: Word, narrow: float, slack: float) -> Box:
+    """Find where a word has ink, in a font so many times as wide, with so many points of slack around."""
+    share = word.size / 20
+    left, top, right, bottom = (edge * share for edge in load_font(FONT, 20).getbbox(word.text))
+    x, y = word.box[:2]
+    return (x + left * narrow - slack, y + top - slack, x + right * narrow + slack, y + bottom + slack)
+
+
+def absent_field(form: Form, rng: random.Random) -> str:
+    """Think of a field that a form lacks."""
+    while True:
+        key = rng.choice(list(FIELDS)) if rng.random() < 0.7 else pseudo_word(rng).capitalize()
+        if key not in form.answers:
+            return key
+
+
 def question(key: str, rng: random.Random) -> str:
     """Ask for a field in one of several ways."""
     return rng.choice(QUESTIONS).format(key)
@@ -241,6 +279,20 @@ def render(form: Form, font: str = FONT) -> Image.Image:
         at = (word.box[0] * SCALE, word.box[1] * SCALE)
         draw.text(at, word.text, fill="black", font=load_font(font, round(word.size * SCALE)))
     return page
+
+
+def cut_words(form: Form, font: str, margin: int, *, by_line: bool) -> list[Line]:
+    """Cut a drawn page into its words, as high as their line or as their own ink, with a margin in pixels."""
+    page, cuts = render(form, font), []
+    for word in form.words:
+        face = load_font(font, round(word.size * SCALE))
+        left, top, right, bottom = face.getbbox(word.text)
+        if by_line:
+            top, bottom = 0, sum(face.getmetrics())
+        x, y = (edge * SCALE for edge in word.box[:2])
+        box = (x + left - margin, y + top - margin, x + right + margin, y + bottom + margin)
+        cuts.append(Line(page.crop(box), word.text, font))
+    return cuts
 
 
 def thumbnail(form: Form, side: int) -> Image.Image:

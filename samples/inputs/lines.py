@@ -29,7 +29,9 @@ TRAINING_FONTS = (
     *(f"STIXGeneral{style}.ttf" for style in ("", "Bol", "Italic", "BolIta")),
     *(f"cm{style}10.ttf" for style in ("r", "b", "tt")),
 )
-EXAM_FONTS = (PILLOW, "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "cmss10.ttf")
+# A nought with a stroke is learnt late, beside the words of pages.
+LATE_FONTS = ("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSansMono-Oblique.ttf")
+EXAM_FONTS = (PILLOW, "cmss10.ttf")
 
 VOWELS = "aaeeeiioouy"
 ONSETS, ENDINGS, MONTHS = (
@@ -52,11 +54,11 @@ class Line:
     font: str
 
 
-def draw_line(rng: random.Random, *, held_out: bool) -> Line:
-    """Draw a random text in a random font and manner, of training or of the exam."""
+def draw_line(rng: random.Random, *, held_out: bool, late: bool = False) -> Line:
+    """Draw a random text in a random font and manner, of training (`late`: of its last part) or of the exam."""
     text = draw_text(rng, held_out=held_out)
-    font = rng.choice(EXAM_FONTS if held_out else TRAINING_FONTS)
-    return Line(render(text, font, rng, wear=0.4 if held_out else 1.0), text, font)
+    font = rng.choice(EXAM_FONTS if held_out else TRAINING_FONTS + LATE_FONTS * late)
+    return Line(render(text, font, rng, wear=0.2 if held_out else 1.0), text, font)
 
 
 def draw_text(rng: random.Random, *, held_out: bool) -> str:

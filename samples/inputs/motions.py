@@ -8,7 +8,9 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -31,17 +33,6 @@ Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Frames in RGB, (height, width, 3) each, how many of them pass in a second, and what they show."""
-
-    frames: tuple[Frame, ...]
-    fps: int
-    motion: str
-    shape: str
-    colour: str
-
-
-@dataclass(frozen=True)
 class Pose:
     """Where a shape stands at one moment, how large it is and whether it shows; in shares of the picture's side."""
 
@@ -50,17 +41,41 @@ class Pose:
     shown: bool = True
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Frames in RGB, (height, width, 3) each, the poses in them, frames per second, and what they show."""
+
+    frames: tuple[Frame, ...]
+    poses: tuple[Pose, ...]
+    fps: int
+    motion: str
+    shape: str
+    colour: str
+
+
 def draw_clip(rng: random.Random, *, held_out: bool, sampled: int | None = None, motion: str | None = None) -> Clip:
     """Draw a clip of 1 to 3 seconds from one side of the split, or only so many frames of it, evenly spaced."""
-    while True:
-        chosen = motion or rng.choice(list(MOTIONS)), rng.choice(SHAPES), rng.choice(list(COLOURS))
-        if is_exam(*chosen) == held_out:
-            break
+    chosen = _choose(rng, held_out, motion)
     fps = rng.choice((8, 10, 12, 15, 24))
     count = round(fps * rng.uniform(1, 3))
     places = sample(count, sampled) if sampled else range(count)
     poses = _poses(chosen[0], [place / (count - 1) for place in places], rng)
-    return Clip(_film(poses, chosen[1], chosen[2], rng), fps, *chosen)
+    return Clip(_film(poses, chosen[1], chosen[2], rng), tuple(poses), fps, *chosen)
+
+
+def draw_glimpse(rng: random.Random, *, held_out: bool) -> Clip:
+    """Draw one frame, from any moment of a clip from one side of the split."""
+    chosen = _choose(rng, held_out)
+    poses = _poses(chosen[0], [rng.random()], rng)
+    return Clip(_film(poses, chosen[1], chosen[2], rng), tuple(poses), 1, *chosen)
+
+
+def _choose(rng: random.Random, held_out: bool, motion: str | None = None) -> tuple[str, str, str]:
+    """Choose motion, shape and colour from one side of the split."""
+    while True:
+        chosen = motion or rng.choice(list(MOTIONS)), rng.choice(SHAPES), rng.choice(list(COLOURS))
+        if is_exam(*chosen) == held_out:
+            return chosen
 
 
 def is_exam(motion: str, shape: str, colour: str) -> bool:
@@ -73,6 +88,21 @@ def still_clip(rng: random.Random, sampled: int) -> tuple[Frame, ...]:
     return _film([Pose((0.5, 0.5), 0.1, shown=False)] * sampled, SHAPES[0], "red", rng)
 
 
+def write_video(clip: Clip, path: Path) -> None:
+    """Write a clip as an MP4: H.264, which every player shows, or MPEG-4 where PyAV is built without it."""
+    with av.open(str(path), "w", format="mp4") as container:
+        if "libx264" in av.codecs_available:
+            stream = container.add_stream("h264", rate=clip.fps, options={"crf": "18"})
+        else:
+            stream = container.add_stream("mpeg4", rate=clip.fps)
+            stream.bit_rate = 800_000
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        for frame in clip.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
 def sample(count: int, wanted: int) -> list[int]:
     """Choose frames from the first to the last, evenly spaced."""
     return [round(place) for place in np.linspace(0, count - 1, wanted)]
@@ -80,8 +110,8 @@ def sample(count: int, wanted: int) -> list[int]:
 
 def _poses(motion: str, moments: Sequence[float], rng: random.Random) -> list[Pose]:
     """Pose a shape at each moment, from 0 to 1, of a motion."""
-    small, large = rng.uniform(0.08, 0.14), rng.uniform(0.24, 0.34)
-    radius = rng.uniform(0.1, 0.22)
+    small, large = rng.uniform(0.1, 0.14), rng.uniform(0.25, 0.34)
+    radius = rng.uniform(0.14, 0.23)
     if motion in TOWARDS:
         return _path(TOWARDS[motion], radius, moments, rng)
     widest = large if motion in ("grow", "shrink") else radius
@@ -97,9 +127,9 @@ def _poses(motion: str, moments: Sequence[float], rng: random.Random) -> list[Po
 
 
 def _path(towards: tuple[int, int], radius: float, moments: Sequence[float], rng: random.Random) -> list[Pose]:
-    """Lead a shape along one axis, over at least a third of the picture, drifting a little along the other."""
+    """Lead a shape along one axis, over at least half of the room that it has, drifting a little along the other."""
     room = 1 - 2 * radius
-    length = rng.uniform(0.35, 0.95) * room
+    length = rng.uniform(0.5, 0.95) * room
     start = radius + rng.uniform(0, room - length)
     across, drift = rng.uniform(radius, 1 - radius), rng.uniform(-0.05, 0.05)
     poses = []

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 SIDE = 64
 FINE = 4
 MOST = 5
+SMALLEST = 7.5
 PLURALS = {
     "circle": "circles",
     "square": "squares",
@@ -56,11 +57,22 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """One shape in a picture: what it is, its middle and its radius in pixels."""
+
+    shape: str
+    colour: str
+    at: Point
+    radius: float
+
+
+@dataclass(frozen=True)
 class Scene:
-    """A picture and the groups in it."""
+    """A picture, the groups in it and where each of their shapes is."""
 
     image: Image.Image
     groups: tuple[Group, ...]
+    marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ def draw_scene(rng: random.Random, *, held_out: bool, groups: int = 1, count: in
         other = draw_group(rng, held_out=held_out, most=3)
         if other.shape != first.shape and other.colour != first.colour:
             chosen.append(other)
-    return Scene(_picture(chosen, rng), tuple(chosen))
+    marks = _marks(chosen, rng)
+    return Scene(_picture(marks, rng), tuple(chosen), tuple(marks))
 
 
 def blank_scene(rng: random.Random) -> Image.Image:
@@ -95,18 +108,26 @@ def blank_scene(rng: random.Random) -> Image.Image:
     return _picture([], rng)
 
 
-def _picture(groups: list[Group], rng: random.Random) -> Image.Image:
-    """Draw groups without overlaps, four times as large, and reduce; add a little noise."""
+def _marks(groups: list[Group], rng: random.Random) -> list[Mark]:
+    """Draw a size and a place for each shape, without overlaps; fewer shapes may be larger."""
+    count = sum(group.count for group in groups)
+    radii = [rng.uniform(SMALLEST, 15.0 if count == 1 else 12.0 if count < 4 else 9.5) for _ in range(count)]
+    shapes = [group for group in groups for _ in range(group.count)]
+    return [
+        Mark(group.shape, group.colour, at, radius)
+        for group, at, radius in zip(shapes, _places(radii, rng), radii, strict=True)
+    ]
+
+
+def _picture(marks: list[Mark], rng: random.Random) -> Image.Image:
+    """Draw shapes four times as large, and reduce; add a little noise."""
     grey = rng.uniform(95, 190)
     ground = tuple(round(grey + rng.uniform(-14, 14)) for _ in range(3))
     page = Image.new("RGB", (SIDE * FINE, SIDE * FINE), ground)
     pencil = ImageDraw.Draw(page)
-    count = sum(group.count for group in groups)
-    radii = [rng.uniform(6.0, 15.0 if count == 1 else 11.0 if count < 4 else 8.5) for _ in range(count)]
-    shapes = [group for group in groups for _ in range(group.count)]
-    for group, radius, place in zip(shapes, radii, _places(radii, rng), strict=True):
-        shade = tuple(min(255, max(0, round(level + rng.uniform(-14, 14)))) for level in COLOURS[group.colour])
-        PENCILS[group.shape](pencil, place, radius, rng.uniform(0, 2 * math.pi), shade, ground)
+    for mark in marks:
+        shade = tuple(min(255, max(0, round(level + rng.uniform(-14, 14)))) for level in COLOURS[mark.colour])
+        PENCILS[mark.shape](pencil, mark.at, mark.radius, rng.uniform(0, 2 * math.pi), shade, ground)
     picture = np.asarray(page.reduce(FINE), dtype=np.float32)
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(0, 5), picture.shape)
     return Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
@@ -196,12 +217,12 @@ def exchanges(scene: Scene, rng: random.Random) -> dict[str, Exchange]:
             "count": Exchange(rng.choice(ASK_COUNT), str(group.count)),
             "all": described,
         }
-    group = rng.choice(scene.groups)
-    name, names = group.shape, PLURALS[group.shape]
-    are = f"is the {name}" if group.count == 1 else f"are the {names}"
+    # Each question is about a group of its own, so that one seldom answers the next.
+    shaped, coloured, counted = (rng.choice(scene.groups) for _ in range(3))
+    are = f"is the {coloured.shape}" if coloured.count == 1 else f"are the {PLURALS[coloured.shape]}"
     return {
-        "shape": Exchange(f"What shape is {group.colour}?", name),
-        "colour": Exchange(f"What colour {are}?", group.colour),
-        "count": Exchange(f"How many {names} are there?", str(group.count)),
+        "shape": Exchange(f"What shape is {shaped.colour}?", shaped.shape),
+        "colour": Exchange(f"What colour {are}?", coloured.colour),
+        "count": Exchange(f"How many {PLURALS[counted.shape]} are there?", str(counted.count)),
         "all": described,
     }

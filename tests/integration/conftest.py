@@ -40,7 +40,7 @@ def service(
     """The service with `demo-text`, `tiny` (Transformers) and `tiny-ollama` registered."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
     with running_service(data_dir, samples="on", OLLAMA_HOST=ollama.url, HF_ENDPOINT=hub.url) as running:
-        wait_until((data_dir / "samples-registered").exists, 60, "the samples to be registered")
+        wait_until((data_dir / "samples-registered").exists, 300, "the samples to be registered")
         register_models(data_dir, tiny_model)
         yield running
 

@@ -47,7 +47,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub, own_ollama: 
     data_dir = tmp_path_factory.mktemp("cli") / "data"
     servers = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "OLLAMA_HOST": own_ollama.url}
     with running_service(data_dir, samples="on", AIML_API_KEYS=KEY, **servers) as running:
-        wait_until((data_dir / "samples-registered").exists, 60, "the samples to be registered")
+        wait_until((data_dir / "samples-registered").exists, 300, "the samples to be registered")
         yield running
 
 

@@ -106,7 +106,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with the demo model."""
     data_dir = tmp_path_factory.mktemp("beside") / "data"
     with running_service(data_dir, samples="on") as running:
-        wait_until((data_dir / "samples-registered").exists, 60, "the samples to be registered")
+        wait_until((data_dir / "samples-registered").exists, 300, "the samples to be registered")
         yield running
 
 
