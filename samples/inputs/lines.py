@@ -19,6 +19,8 @@ from samples.inputs.split import is_held_out
 
 CHARACTERS = digits + ascii_uppercase + ascii_lowercase + " .,:-/#$%()&@"
 LONGEST = 14
+# What the model is meant for; training goes further, so that this length is nothing special to it.
+MEANT = 10
 # A line of one of these alone cannot be told from its other case, or from another character.
 ALIKE = frozenset("cCoOsSvVwWxXzZuUpPkK0Il1i")
 
@@ -29,8 +31,6 @@ TRAINING_FONTS = (
     *(f"STIXGeneral{style}.ttf" for style in ("", "Bol", "Italic", "BolIta")),
     *(f"cm{style}10.ttf" for style in ("r", "b", "tt")),
 )
-# A nought with a stroke is learnt late, beside the words of pages.
-LATE_FONTS = ("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSansMono-Oblique.ttf")
 EXAM_FONTS = (PILLOW, "cmss10.ttf")
 
 VOWELS = "aaeeeiioouy"
@@ -54,19 +54,20 @@ class Line:
     font: str
 
 
-def draw_line(rng: random.Random, *, held_out: bool, late: bool = False) -> Line:
-    """Draw a random text in a random font and manner, of training (`late`: of its last part) or of the exam."""
+def draw_line(rng: random.Random, *, held_out: bool) -> Line:
+    """Draw a random text in a random font and manner, of training or of the exam."""
     text = draw_text(rng, held_out=held_out)
-    font = rng.choice(EXAM_FONTS if held_out else TRAINING_FONTS + LATE_FONTS * late)
+    font = rng.choice(EXAM_FONTS if held_out else TRAINING_FONTS)
     return Line(render(text, font, rng, wear=0.2 if held_out else 1.0), text, font)
 
 
 def draw_text(rng: random.Random, *, held_out: bool) -> str:
-    """Draw a text of 1 to 14 characters from one side of the split."""
+    """Draw a text from one side of the split: of 1 to 14 characters to learn, of 1 to 10 for the exam."""
+    longest = MEANT if held_out else LONGEST
     while True:
         (kind,) = rng.choices((_words, _number, _code, _date, _labelled, _short), (8, 5, 5, 2, 3, 1))
         text = kind(rng)
-        if len(text) <= LONGEST and is_held_out(text) == held_out and not ALIKE.issuperset(text):
+        if len(text) <= longest and is_held_out(text) == held_out and not ALIKE.issuperset(text):
             return text
 
 

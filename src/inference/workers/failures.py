@@ -34,7 +34,8 @@ def engine_failure(exc: BaseException, engine: str) -> PlatformError:
         return exc
     if is_out_of_memory(exc):
         return InsufficientMemoryError(f"Out of memory: {_words(exc)}. {MEMORY_ADVICE}")
-    if isinstance(exc, FileNotFoundError):
+    # The hub's client says so when a library wants a file that the model's folder lacks: the model is there.
+    if isinstance(exc, FileNotFoundError) and type(exc).__name__ != "LocalEntryNotFoundError":
         return ModelNotFoundError(_words(exc))
     return EngineError(f"engine {engine} failed: {_words(exc)}")
 
