@@ -55,7 +55,7 @@ def samples() -> list[Sample]:
 
 
 def _shapes() -> Sample:
-    (scene,) = scenes.exam_scenes(1, random.Random("README 3"), groups=1)
+    scene = scenes.draw_scene(random.Random("README 6"), held_out=True, count=3)
     options = {"max_length": 256, "temperature": 0}
     prompt = {"prompt": "Describe the picture."}
     truth = " and ".join(map(str, scene.groups))
