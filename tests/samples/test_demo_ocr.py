@@ -55,9 +55,7 @@ def test_reads_nine_held_out_lines_in_ten(model: Any, processor: Any, figure: Ca
 
 
 @pytest.mark.parametrize("font", ["DejaVuSans.ttf", "STIXGeneral.ttf", "cmss10.ttf"])
-def test_reads_most_words_of_a_page(
-    model: Any, processor: Any, font: str, figure: Callable[[str], None]
-) -> None:
+def test_reads_most_words_of_a_page(model: Any, processor: Any, font: str, figure: Callable[[str], None]) -> None:
     rng = random.Random("pages")
     words = [word for _ in range(4) for word in cut_words(draw_form(rng, held_out=True), font, 3, by_line=True)]
     score = share_right(read(model, processor, [word.image for word in words]), [word.text for word in words])
