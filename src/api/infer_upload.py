@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -63,6 +64,8 @@ class UploadEndpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id: str = scope["aiml.request_id"]
         forms: list[InferForm] = []
+        failure: Response | None = None
+        answer: JsonObject | None = None
         folder = await in_thread(self.arrivals.new_folder)
 
         def make(content_type: str) -> InferForm:
@@ -74,11 +77,13 @@ class UploadEndpoint:
             answer = await answered(self._manager, request_of(body, request_id), receive)
         except PlatformError as exc:
             repeated = echo(forms[0].body) if forms else {}
-            await failure_response(exc, request_id, **repeated)(scope, receive, send)
-            return
+            failure = failure_response(exc, request_id, **repeated)
         finally:
+            # Before the answer: whoever has it may count on nothing being left.
             await asyncio.shield(in_thread(partial(shutil.rmtree, folder, ignore_errors=True)))
-        if answer is not None:
+        if failure is not None:
+            await failure(scope, receive, send)
+        elif answer is not None:
             await send_json(send, to_json(answer))
 
     def _form(self, content_type: str, folder: Path) -> InferForm:
