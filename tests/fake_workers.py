@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from src.core.config import CacheSettings, WorkerSettings
 from src.core.errors import InsufficientMemoryError
+from src.core.settings_sections import CacheSettings, WorkerSettings
 from src.inference.cache import Admission, LoadedModel, ModelCache, ModelKey
 from src.inference.types import JsonObject, ServableModel
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer

@@ -6,8 +6,8 @@ from typing import Any, BinaryIO, ClassVar
 
 from src.api.forms import Form, Matches, Part
 from src.api.infer_body import checked, decode
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.inference.models.base import MediaField
 from src.inference.types import JsonObject
 from src.media.inputs import UploadedFile

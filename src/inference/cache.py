@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from src.core.config import CacheSettings, WorkerSettings
 from src.core.errors import PlatformError, QueueFullError, WorkerDiedError
+from src.core.settings_sections import CacheSettings, WorkerSettings
 from src.core.threads import in_thread
 from src.inference.types import ServableModel
 from src.inference.workers.base import DeathListener, Worker

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import ValidationError as PydanticValidationError
 
-from src.core.config import DTYPE_NAMES
 from src.core.errors import ValidationError
+from src.core.settings_sections import DTYPE_NAMES
 from src.inference.types import JsonObject
 
 DtypeName = Annotated[

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from src.core.config import MediaSettings
 from src.core.errors import InferenceTimeoutError, InvalidInputError, ModelNotFoundError
+from src.core.settings_sections import MediaSettings
 from src.core.threads import in_thread
 from src.inference.types import Answer, InferenceRequest, JsonObject
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from src.core.config import DTYPE_NAMES
+from src.core.settings_sections import DTYPE_NAMES
 from src.inference.model_config import (
     Config,
     context_length,

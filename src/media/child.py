@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
-from src.core.config import ROOT, MediaSettings
+from src.core.config import ROOT
 from src.core.errors import PayloadTooLargeError, PlatformError
+from src.core.settings_sections import MediaSettings
 from src.media import audio, document, image, sandbox, video, wire
 from src.media.content import PositionedReader, write_arrays
 from src.media.detection import details

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, QueueFullError
+from src.core.settings_sections import MediaSettings
 from src.core.threads import in_thread
 from src.media import addresses
 from src.media.addresses import Address

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.core.threads import in_thread
 from src.media.content import Content, new_file, write_all
 from src.media.detection import detect

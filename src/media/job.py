@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from src.media.detection import accepted_in_words, details
 from src.media.wishes import Wishes
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.core.config import MediaSettings, Settings
+from src.core.config import Settings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.core.threads import in_thread
 from src.media import objects
 from src.media.content import Content

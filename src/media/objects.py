@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from src.media.decoded import Decoded, DecodedDocument, DecodedImage, DecodedVideo, Page
 from src.media.sampling import DEFAULT_FRAMES, by_rate, evenly
 from src.media.wishes import DocumentWishes, VideoWishes, Wishes

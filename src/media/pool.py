@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from src.core import errors
-from src.core.config import MediaSettings
 from src.core.errors import PlatformError
+from src.core.settings_sections import MediaSettings
 from src.core.threads import in_thread
 from src.media.content import Content, content_of
 from src.media.decoded import Decoded

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from src.core.config import ROOT, MediaSettings
+from src.core.config import ROOT
+from src.core.settings_sections import MediaSettings
 from src.media import wire
 
 START_SECONDS = 60.0

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError
+from src.core.settings_sections import MediaSettings
 
 
 @dataclass(frozen=True, slots=True)

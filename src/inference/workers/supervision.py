@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from src.core.config import WorkerSettings
 from src.core.errors import ModelQuarantinedError
+from src.core.settings_sections import WorkerSettings
 
 FIRST_BACKOFF = 0.1
 WINDOW_SECONDS = 300.0

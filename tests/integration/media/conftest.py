@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from src.core.config import MediaSettings
+from src.core.settings_sections import MediaSettings
 from src.media.pool import DecoderPool
 from tests.decoder_pools import Make
 from tests.hostile import Hostile, running_hostile

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import (
     DrainingError,
     InvalidInputError,
     QueueFullError,
 )
 from src.core.memory import private_memory
+from src.core.settings_sections import MediaSettings
 from src.media.content import content_of
 from src.media.decoded import DecodedAudio, DecodedDocument, DecodedImage, DecodedVideo
 from src.media.pool import DecoderPool
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PARENT = """
 import asyncio, sys
 from src.media.pool import DecoderPool
-from src.core.config import MediaSettings
+from src.core.settings_sections import MediaSettings
 from tests.unit.media import faults
 
 async def main():

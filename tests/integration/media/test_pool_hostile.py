@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import (
     InvalidInputError,
     PayloadTooLargeError,
 )
 from src.core.memory import private_memory
+from src.core.settings_sections import MediaSettings
 from src.media.pool import DecoderPool
 from tests.decoder_pools import PIXELS, PNG, Make, pids, still_works
 from tests.unit.media.hostile_files import FILES

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import (
     EngineError,
     InsufficientMemoryError,
@@ -20,6 +19,7 @@ from src.core.errors import (
     PlatformError,
 )
 from src.core.memory import private_memory
+from src.core.settings_sections import MediaSettings
 from src.media.decoded import DecodedImage
 from src.media.pool import DecoderPool
 from tests.decoder_pools import PNG, Make, environment_of, pids, status_of, still_works

@@ -10,8 +10,8 @@ import pytest
 
 from src.api.arrivals import Arrivals
 from src.api.infer_form import InferForm
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.inference.models.base import MediaField
 from src.media.inputs import UploadedFile
 

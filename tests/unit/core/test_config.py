@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 
 from src.core import config
-from src.core.config import (
-    Settings,
-    is_loopback,
-    load_env_file,
-    load_settings,
-    ollama_address,
-    unknown_variables,
-)
+from src.core.config import Settings, is_loopback, load_env_file, load_settings, unknown_variables
 from src.core.errors import ConfigurationError
+from src.core.settings_sections import ollama_address
 
 OURS = ("AIML_", "MLFLOW_", "LAKEFS_", "OLLAMA_", "AWS_")
 DOCUMENTED_ENGINES = """

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from samples.inputs.lines import load_font
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, ModelNotFoundError
+from src.core.settings_sections import MediaSettings
 from src.inference.page_words import PageReader, table_words
 from src.inference.types import Answer, InferenceRequest, Provenance
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.core.config import WorkerSettings
+from src.core.settings_sections import WorkerSettings
 from src.inference.workers.supervision import WINDOW_SECONDS, Supervisor
 
 

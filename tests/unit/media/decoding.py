@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from src.core.config import MediaSettings
+from src.core.settings_sections import MediaSettings
 from src.media import audio, document, image, video
 from src.media.content import Pieces
 from src.media.decoded import Decoded, DecodedAudio, DecodedDocument, DecodedImage, DecodedVideo, assemble

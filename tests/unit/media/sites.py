@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import PlatformError
+from src.core.settings_sections import MediaSettings
 from src.media import fetching
 from src.media.fetching import Fetcher
 

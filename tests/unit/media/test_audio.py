@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from tests.unit.media.decoding import decoded_audio
 from tests.unit.media.media_files import flac_of_silence, index_first, shades, sound, tone, video, wav
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from tests.unit.media.decoding import decoded_document
 from tests.unit.media.media_files import encrypted_pdf, noise, pdf, picture, tiff
 

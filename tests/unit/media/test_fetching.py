@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.core.config import MediaSettings
+from src.core.settings_sections import MediaSettings
 from src.media.fetching import Fetcher
 from tests.unit.media.sites import PNG, PUBLIC, Site, answer, fetched, names, refusal
 

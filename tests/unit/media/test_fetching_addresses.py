@@ -5,8 +5,8 @@ import ipaddress
 import httpx
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError
+from src.core.settings_sections import MediaSettings
 from src.media import fetching
 from src.media.addresses import is_own, is_public, literal
 from src.media.fetching import Fetcher

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, QueueFullError
+from src.core.settings_sections import MediaSettings
 from src.media.fetching import Fetcher
 from tests.unit.media.sites import Site, answer, closing, refusal
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from tests.unit.media.decoding import decoded_image
 from tests.unit.media.media_files import noise, picture, png_header
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from src.core.config import MediaSettings, load_settings
+from src.core.config import load_settings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.media.fetching import Fetcher
 from src.media.inputs import Inputs, UploadedFile, is_base64
 from src.media.paths import media_roots

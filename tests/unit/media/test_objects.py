@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError, PlatformError, ValidationError
+from src.core.settings_sections import MediaSettings
 from src.media.decoded import DecodedAudio, DecodedDocument, DecodedImage, DecodedVideo
 from src.media.loader import MediaLoader
 from src.media.objects import taken

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from src.core.config import MediaSettings
 from src.core.errors import InvalidInputError, PayloadTooLargeError
+from src.core.settings_sections import MediaSettings
 from src.media.sampling import by_rate, evenly
 from tests.unit.media.decoding import decoded_video
 from tests.unit.media.media_files import box, index_first, noise, patched, shades, slowed, sound, told, tone, video

@@ -124,7 +124,7 @@ def draw() -> dict[str, list[str]]:
         if name in _AUDIO_TEXT:
             kinds.add("audio-text")
         if kinds & {"audio-text", "speech-seq2seq"}:
-            kinds -= {"multimodal", "seq2seq"}
+            kinds.discard("multimodal")
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
