@@ -18,7 +18,9 @@ from src.api.arrivals import Arrivals
 from src.api.errors import failure_response, to_json
 from src.api.infer_body import echo, request_of
 from src.api.infer_form import HOW, REQUEST, InferForm, max_form_bytes
-from src.api.inference_api import REFERENCE, answered, openapi_responses, send_json
+from src.api.inference_api import REFERENCE, openapi_responses, send_json
+from src.api.leaving import answered
+from src.api.sse import send_events, wants_events
 from src.api.uploads import take_in
 from src.core.config import Settings
 from src.core.errors import PlatformError, QueueFullError
@@ -74,7 +76,11 @@ class UploadEndpoint:
 
         try:
             body = await take_in(Request(scope, receive), make, HOW)
-            answer = await answered(self._manager, request_of(body, request_id), receive)
+            request = request_of(body, request_id)
+            if wants_events(request, scope):
+                await send_events(self._manager.events(request), request, receive, send)
+            else:
+                answer = await answered(self._manager, request, receive)
         except PlatformError as exc:
             repeated = echo(forms[0].body) if forms else {}
             failure = failure_response(exc, request_id, **repeated)

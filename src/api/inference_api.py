@@ -4,7 +4,6 @@
 written by hand below.
 """
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -15,14 +14,14 @@ from starlette.types import Receive, Scope, Send
 from src.api import schemas
 from src.api.errors import failure_response, json_response, to_json
 from src.api.infer_body import checked, decode, echo, request_of
+from src.api.leaving import answered
+from src.api.sse import MEDIA_TYPE, send_events, wants_events
 from src.core.errors import PayloadTooLargeError, PlatformError
 from src.inference.manager import InferenceManager
-from src.inference.types import InferenceRequest, JsonObject
+from src.inference.types import JsonObject
 
 PATH = "/inference/infer"
 REFERENCE = "#/components/schemas/{model}"
-WATCH_AFTER = 0.02
-"""Seconds after which a request is watched for its client's leaving."""
 
 
 class InferEndpoint:
@@ -38,7 +37,11 @@ class InferEndpoint:
         body: Any = None
         try:
             body = decode(await self._read(receive))
-            answer = await answered(self._manager, request_of(checked(body), request_id), receive)
+            request = request_of(checked(body), request_id)
+            if wants_events(request, scope):
+                await send_events(self._manager.events(request), request, receive, send)
+                return
+            answer = await answered(self._manager, request, receive)
         except PlatformError as exc:
             await failure_response(exc, request_id, **echo(body))(scope, receive, send)
             return
@@ -59,55 +62,11 @@ class InferEndpoint:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def answered(manager: InferenceManager, request: InferenceRequest, receive: Receive) -> JsonObject | None:
-    """Returns the answer, or None when nobody is there any more to have it; the work is stopped then."""
-    watch = _Watch(receive)
-    try:
-        return await manager.execute(request)
-    except asyncio.CancelledError:
-        if watch.left:
-            return None
-        raise
-    finally:
-        watch.end()
-
-
 async def send_json(send: Send, body: bytes) -> None:
     """Sends a good answer."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-class _Watch:
-    """Cancels the running task when its client goes away.
-
-    It looks only at requests that take longer than a moment: most are answered before a task that
-    looks would pay.
-    """
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._request = asyncio.current_task()
-        self._task: asyncio.Task[None] | None = None
-        self.left = False
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
-
-    def end(self) -> None:
-        """Stops looking."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._look())
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        if self._request is not None:
-            self._request.cancel()
 
 
 def parse(body: bytes) -> JsonObject:
@@ -171,7 +130,15 @@ def openapi_responses() -> tuple[JsonObject, JsonObject]:
     """Returns what a request for inference may be answered with, and the schemas that it refers to."""
     models: Any = [(schemas.InferAnswer, "serialization"), (schemas.Failure, "serialization")]
     references, definitions = models_json_schema(models, ref_template=REFERENCE)
-    answer, failure = ({"application/json": {"schema": references[key]}} for key in models)
+    answer: JsonObject = {"application/json": {"schema": references[models[0]]}}
+    failure: JsonObject = {"application/json": {"schema": references[models[1]]}}
+    answer[MEDIA_TYPE] = {
+        "schema": {
+            "type": "string",
+            "description": "with options.stream, or `Accept: text/event-stream`: events `delta` (`text`), and last "
+            "`result` (this answer, and `usage`) or `error` (a failure)",
+        }
+    }
     responses: JsonObject = {"200": {"description": "the answer, and what produced it", "content": answer}}
     for status, words in schemas.failures(*schemas.INFER_FAILURES).items():
         responses[str(status)] = {"description": words["description"], "content": failure}

@@ -2,34 +2,30 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from src.core import metrics
 from src.core.config import Settings
-from src.core.errors import (
-    InvalidInputError,
-    PlatformError,
-    ValidationError,
-)
+from src.core.errors import PlatformError, ValidationError
 from src.core.registry.versions import RegisteredVersion
 from src.inference.cache import LoadedModel, ModelCache, ModelKey
 from src.inference.catalog import ModelCatalog, servable
-from src.inference.engines.base import BaseEngine
+from src.inference.engines.base import BaseEngine, Delta
 from src.inference.intake import Intake
+from src.inference.loading import WorkerPlan, start_worker
+from src.inference.model_settings import settings_of
 from src.inference.models.base import BaseModelHandler
 from src.inference.options import CommonOptions, default_of, validate_options
 from src.inference.registry import ModelRegistry
-from src.inference.types import Answer, InferenceRequest, JsonObject, Provenance, ServableModel
+from src.inference.types import Answer, InferenceRequest, JsonObject, OnDelta, Provenance, ServableModel
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadSpec, Worker
-from src.inference.workers.host import NotImportableError, class_reference
+from src.inference.workers.host import class_reference
 from src.inference.workers.launching import Launcher
-from src.inference.workers.process import ProcessWorker
-from src.inference.workers.thread import ThreadWorker
 
 _DEFAULT_TIMEOUT = float(default_of(CommonOptions, "timeout"))
+_FOR_US = frozenset({"timeout", "stream", "queue_priority"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +99,6 @@ class ModelExecutor:
             # A stranger's handler or engine has options that we do not know.
             return {name: value for name, value in options.items() if value is not None}
         checked = validate_options(schema, options)
-        if checked.get("stream"):
-            raise InvalidInputError("option 'stream' is not available in this version: leave it out")
         self.engine.check_options(checked)
         return checked
 
@@ -131,13 +125,27 @@ class ModelExecutor:
         try:
             await self.engine.aready(model)
             async with _bounded(options.get("timeout", _DEFAULT_TIMEOUT)):
-                raw = await self.engine.ainfer(model, prepared["inputs"], prepared.get("options") or {})
+                raw = await self._asked(model, prepared, request.on_delta)
             facts = {key: raw.pop(key, None) for key in ("digest", "engine_version", "warnings")}
             result = handler.postprocess(raw, options)
         except Exception as exc:
             raise failures.engine_failure(exc, self.engine_class.__name__) from exc
         provenance = self._provenance(model, digest=facts["digest"], engine_version=facts["engine_version"])
         return Answer(result, provenance, [*model.warnings, *notes, *(facts["warnings"] or [])])
+
+    async def _asked(self, model: ServableModel, prepared: JsonObject, on_delta: OnDelta | None) -> Any:
+        """Returns a network engine's raw answer, once `on_delta` has had its pieces."""
+        inputs, options = prepared["inputs"], prepared.get("options") or {}
+        if on_delta is None:
+            return await self.engine.ainfer(model, inputs, options)
+        raw: Any = None
+        async with aclosing(self.engine.astream(model, inputs, options)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Delta):
+                    on_delta(piece.text)
+                else:
+                    raw = piece
+        return raw
 
     async def _ask_worker(
         self,
@@ -158,7 +166,13 @@ class ModelExecutor:
             if handler_class.media:
                 facts = dict(worker.report.media)
                 data, notes = await self._runtime.intake.decoded(handler_class, request, options, facts)
-            answer = await worker.infer(data, options, None if "timeout" in options else _DEFAULT_TIMEOUT)
+            answer = await worker.infer(
+                data,
+                _for_engine(options) if self.engine_class.options_schema else options,
+                None if "timeout" in options else _DEFAULT_TIMEOUT,
+                on_delta=request.on_delta,
+                priority=self._priority(model, options),
+            )
             report = worker.report
         finally:
             cache.leave(entry)
@@ -170,6 +184,12 @@ class ModelExecutor:
             dtype=report.dtype,
         )
         return Answer(answer.result, provenance, [*model.warnings, *notes, *answer.warnings])
+
+    def _priority(self, model: ServableModel, options: JsonObject) -> int:
+        asked = options.get("queue_priority")
+        if isinstance(asked, int) and -10 <= asked <= 10:
+            return asked
+        return settings_of(model, self._runtime.settings).queue_priority or 0
 
     def hold(self, registered: RegisteredVersion, device: str | None, dtype: str | None) -> LoadedModel:
         """Enters a version in the cache as a request would, until `leave`; one that is missing loads and warms up."""
@@ -227,25 +247,15 @@ class ModelExecutor:
             tags=dict(model.tags),
             warm=warm,
         )
-        workers = self._runtime.settings.workers
-        metrics.model_loads.inc()
-        if engine and handler and workers.isolation == "process":
-            modules = self.engine.preload_modules([path] if path else [])
-            fork = self._runtime.on_host(key.device)
-            worker: Worker = ProcessWorker(
-                lambda connection: self._runtime.launcher.launch(connection, modules, fork=fork),
-                start_timeout=workers.start_timeout,
-                load_timeout=workers.load_timeout,
-                max_batch_size=self._runtime.settings.queue.max_batch_size,
-            )
-            try:
-                await worker.load(spec, on_death)
-                return worker
-            except NotImportableError:
-                pass  # made in this process, or found by a path that only this process has
-        worker = ThreadWorker(self.engine_class, handler_class)
-        await worker.load(spec, on_death)
-        return worker
+        plan = WorkerPlan(
+            self.engine_class,
+            handler_class,
+            spec,
+            modules=self.engine.preload_modules([path] if path else []),
+            fork=self._runtime.on_host(key.device),
+            own=settings_of(model, self._runtime.settings),
+        )
+        return await start_worker(plan, self._runtime.settings, self._runtime.launcher, on_death)
 
     def _provenance(
         self, model: ServableModel, *, digest: str | None, engine_version: str | None, **placed: Any
@@ -275,6 +285,13 @@ async def _bounded(seconds: Any) -> AsyncIterator[None]:
             yield
     except TimeoutError as exc:
         raise failures.timed_out(seconds) from exc
+
+
+def _for_engine(options: JsonObject) -> JsonObject:
+    """Returns the options that say how to answer: without those that say when, so that more requests are alike."""
+    if not _FOR_US.isdisjoint(options):
+        return {name: value for name, value in options.items() if name not in _FOR_US}
+    return options
 
 
 def _wish(options: JsonObject, name: str) -> str | None:

@@ -6,55 +6,27 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
-from src.core.config import Settings
-from src.core.errors import DrainingError, PlatformError
-from src.core.gpu_manager import GpuManager
+from src.core.errors import DrainingError, InvalidInputError, PlatformError
 from src.core.model_manager import ModelManager
 from src.core.registry.versions import RegisteredVersion
 from src.core.threads import in_background, in_thread
 from src.core.transition import Replacement, SwapReport, Switch, without_models
 from src.inference import reporting
 from src.inference.accounting import RequestAccount
-from src.inference.admission import PeakRecords
-from src.inference.cache import ModelCache
-from src.inference.catalog import ModelCatalog
-from src.inference.executor import ModelExecutor, Runtime, error_of
-from src.inference.health import DependencyMonitor
-from src.inference.hot_swap import HotSwapper
-from src.inference.intake import Intake
-from src.inference.memory_admission import MemoryAdmission
-from src.inference.page_words import PageReader
-from src.inference.registry import EngineClass, ModelRegistry
+from src.inference.executor import error_of
+from src.inference.manager_parts import ManagerParts
+from src.inference.registry import ModelRegistry
 from src.inference.request_shape import check_types
-from src.inference.router import TaskRouter, canonical_task
-from src.inference.runtime_loop import RuntimeLoop
 from src.inference.stats import InferenceStats
-from src.inference.suitability import EngineJudge
-from src.inference.types import Answer, InferenceRequest, JsonObject, failure_envelope, success_envelope
+from src.inference.streaming import follow
+from src.inference.types import InferenceRequest, JsonObject, failure_envelope, success_envelope
 from src.inference.workers import buffers
-from src.inference.workers.launching import Launcher
-from src.inference.workers.supervision import Supervisor
-from src.media.loader import MediaLoader, make_loader
 
 logger = logging.getLogger(__name__)
-
-
-_MADE_WHEN_NEEDED = (
-    "cache",
-    "launcher",
-    "admission",
-    "router",
-    "judge",
-    "_catalog",
-    "_monitor",
-    "_runtime",
-    "_swapper",
-    "media",
-)
 
 
 def settle_memory() -> None:
@@ -63,7 +35,7 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-class InferenceManager:
+class InferenceManager(ManagerParts):
     """Serves every task on every engine.
 
     It constructs empty and cheap. The blocking methods may be called from any thread, the async ones
@@ -71,9 +43,7 @@ class InferenceManager:
     """
 
     def __init__(self, models: ModelManager, registry: ModelRegistry) -> None:
-        self._models = models
-        self._registry = registry
-        self._loop = RuntimeLoop()
+        super().__init__(models, registry)
         self._stats = InferenceStats()
         self._account = RequestAccount(self._stats, registry, models)
         self._sweeper: asyncio.Task[None] | None = None
@@ -111,6 +81,46 @@ class InferenceManager:
         """Like `infer`, awaited; cancelling it stops the work."""
         return await self._loop.arun(self.ainfer_here(task, engine, model_name, data, options, raise_on_error))
 
+    def stream(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None = None,
+        *,
+        raise_on_error: bool = False,
+    ) -> Iterator[JsonObject]:
+        """Yields `{"type": "delta", "text": …}` for each piece of the answer, and last `{"type": "result", …}`.
+
+        The last one holds what `infer` returns, and `usage` (tokens); after a failure it is `{"type": "error", …}`, or
+        it is raised with `raise_on_error`. Leaving the loop early, or closing the generator, stops the work.
+        """
+        events = self._events_here(task, engine, model_name, data, options, raise_on_error)
+        try:
+            while (event := self._loop.run(_next_of(events))) is not None:
+                yield event
+        finally:
+            self._loop.run(events.aclose())
+
+    async def astream(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None = None,
+        *,
+        raise_on_error: bool = False,
+    ) -> AsyncGenerator[JsonObject, None]:
+        """Like `stream`, awaited."""
+        events = self._events_here(task, engine, model_name, data, options, raise_on_error)
+        try:
+            while (event := await self._loop.arun(_next_of(events))) is not None:
+                yield event
+        finally:
+            await self._loop.arun(events.aclose())
+
     def health_check(self) -> JsonObject:
         """Returns `status` (healthy or degraded), `components` in this process, `dependencies` beyond it."""
         return self._loop.run(self.ahealth())
@@ -130,13 +140,6 @@ class InferenceManager:
         if not self._loop.started:
             return 0
         return self._loop.run(self.aclear_cache())
-
-    @cached_property
-    def router(self) -> TaskRouter:
-        """The TaskRouter."""
-        return TaskRouter(
-            self._registry, self._make_executor, lambda: self._loop.run(self._free_all()) if self._loop.started else 0
-        )
 
     def close(self) -> None:
         """Unloads every model and ends the loop of the Python door; the next call starts a new one."""
@@ -189,6 +192,10 @@ class InferenceManager:
         seconds = time.perf_counter() - started
         self._account.succeeded(request, answer, seconds)
         return success_envelope(request, answer, seconds)
+
+    def events(self, request: InferenceRequest) -> AsyncGenerator[JsonObject, None]:
+        """Yields the pieces of an answer and then its envelope; see `follow`. Runs on the service's loop."""
+        return follow(self.execute, request)
 
     async def ahealth(self) -> JsonObject:
         """Returns what `/inference/health` answers."""
@@ -258,6 +265,8 @@ class InferenceManager:
         request_id = uuid.uuid4().hex
         try:
             check_types(task, engine, model_name, data, options)
+            if options and options.get("stream") is True:
+                raise InvalidInputError("option 'stream': inference_manager.stream(…) and astream(…) give pieces")
             request = InferenceRequest(task, engine, model_name, data, options or {}, request_id, trusted=True)
             return await self.execute(request)
         except PlatformError as error:
@@ -265,67 +274,30 @@ class InferenceManager:
                 raise
             return failure_envelope(error, request_id, task=task, engine=engine, model_name=model_name)
 
+    async def _events_here(
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: JsonObject,
+        options: JsonObject | None,
+        raise_on_error: bool,
+    ) -> AsyncGenerator[JsonObject, None]:
+        """What `stream` and `astream` run on the inference loop."""
+        request_id = uuid.uuid4().hex
+        try:
+            check_types(task, engine, model_name, data, options)
+            request = InferenceRequest(task, engine, model_name, data, options or {}, request_id, trusted=True)
+            async with aclosing(self.events(request)) as events:
+                async for event in events:
+                    yield event
+        except PlatformError as error:
+            if raise_on_error:
+                raise
+            failure = failure_envelope(error, request_id, task=task, engine=engine, model_name=model_name)
+            yield {"type": "error", **failure}
+
     # ------------------------------------------------------------------ inside
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        return self._models.settings
-
-    @cached_property
-    def cache(self) -> ModelCache:
-        """The loaded models."""
-        return ModelCache(
-            self.settings.cache,
-            supervisor=Supervisor(self.settings.workers),
-            admission=self.admission,
-            max_waiting=self.settings.queue.max_size,
-        )
-
-    @cached_property
-    def admission(self) -> MemoryAdmission:
-        """Who is let into memory."""
-        return MemoryAdmission(
-            GpuManager(budget_bytes=self.settings.memory_budget),
-            PeakRecords(self.settings.data_dir / "memory-peaks.json"),
-            self._catalog.files,
-            device=self.settings.transformers.device,
-            dtype=self.settings.transformers.torch_dtype,
-            forks=lambda: self.launcher.preloader.state in ("starting", "ready"),
-        )
-
-    @cached_property
-    def _catalog(self) -> ModelCatalog:
-        return ModelCatalog(self._models, canonical_task)
-
-    @cached_property
-    def launcher(self) -> Launcher:
-        """What starts worker processes."""
-        return Launcher(self.settings.workers.preload)
-
-    @cached_property
-    def _monitor(self) -> DependencyMonitor:
-        return DependencyMonitor(self._models, self.router)
-
-    @cached_property
-    def _runtime(self) -> Runtime:
-        return Runtime(
-            self.settings,
-            self._registry,
-            self._catalog,
-            self.cache,
-            self.launcher,
-            Intake(lambda: self.media, PageReader(self.settings.media, self._route)),
-            self.admission.on_host,
-        )
-
-    async def _route(self, request: InferenceRequest) -> Answer:
-        return await self.router.route(request.task, request.engine, request.model_name).execute(request)
-
-    @cached_property
-    def media(self) -> MediaLoader:
-        """What fetches and decodes media."""
-        return make_loader(self.settings)
 
     def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Starts the preloader with what the production versions need; runs in a thread."""
@@ -341,15 +313,6 @@ class InferenceManager:
         if modules:
             loop.call_soon_threadsafe(self.launcher.warm, modules)
 
-    def _make_executor(self, task: str, engine: str, engine_class: EngineClass) -> ModelExecutor:
-        return ModelExecutor(task, engine, engine_class, self._runtime)
-
-    async def _free_all(self) -> int:
-        """Unloads every model, closes what engines hold open and returns how many models there were."""
-        cleared = await self.cache.clear()
-        await self.router.retire_executors()
-        return cleared
-
     def hot_swap(
         self, plan: Sequence[Replacement], switch: Switch, undo: Callable[[], None], *, allow_downtime: bool
     ) -> tuple[RegisteredVersion, SwapReport]:
@@ -357,15 +320,6 @@ class InferenceManager:
         if not self._loop.started:
             return without_models(plan, switch, undo, allow_downtime=allow_downtime)
         return self._loop.run(self._swapper.swap(plan, switch, undo, allow_downtime=allow_downtime))
-
-    @cached_property
-    def judge(self) -> EngineJudge:
-        """What says which engine can load a model's files."""
-        return EngineJudge(self.router)
-
-    @cached_property
-    def _swapper(self) -> HotSwapper:
-        return HotSwapper(self.router, self.cache)
 
     def _keep_sweeping(self) -> None:
         if self._sweeper is None or self._sweeper.done():
@@ -386,14 +340,10 @@ class InferenceManager:
 
     def _forked(self) -> None:
         """Makes the copy of this manager in a forked process usable: its threads and workers are the parent's."""
-        if "cache" in self.__dict__:
-            self.cache.abandon()
-        self._loop.reset()
+        self._forget_parts()
         self._sweeper = None
-        if "launcher" in self.__dict__:
-            self.launcher.preloader.abandon()
-        if "media" in self.__dict__:
-            self.media.pool.abandon()
-        for name in _MADE_WHEN_NEEDED:
-            self.__dict__.pop(name, None)
         self._models.forked()
+
+
+async def _next_of(events: AsyncGenerator[JsonObject, None]) -> JsonObject | None:
+    return await anext(events, None)

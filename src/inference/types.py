@@ -10,6 +10,7 @@ from src.core.registry.versions import RegisteredVersion
 
 JsonObject = dict[str, Any]
 StopCheck = Callable[[], bool]
+OnDelta = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class InferenceRequest:
     """One request as its caller wrote it.
 
     `trusted`: the caller is in this process, and may name any file and hand over objects of Pillow and numpy.
+    `on_delta`: called on the event loop with each piece of text of the answer, as it comes.
     """
 
     task: str
@@ -26,6 +28,7 @@ class InferenceRequest:
     options: JsonObject
     request_id: str
     trusted: bool = False
+    on_delta: OnDelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,10 @@ def word_pieces(kind: Any, *, extra: Sequence[str] = (), **kwargs: Any) -> Any:
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pieces = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
     trained.train_from_iterator(TEXTS, pieces)
-    return _with_special(kind(vocab=_parts(trained)[0], **kwargs), list(extra))
+    # Pieces that are equally frequent come in any order, which random weights would notice.
+    ordered = [*special, *sorted(_parts(trained)[0].keys() - set(special))]
+    vocabulary = {piece: place for place, piece in enumerate(ordered)}
+    return _with_special(kind(vocab=vocabulary, **kwargs), list(extra))
 
 
 def _parts(trained: Any) -> tuple[Any, list[tuple[str, str]]]:

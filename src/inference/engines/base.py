@@ -2,14 +2,40 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from src.core.errors import PlatformError
 from src.inference.options import CommonOptions
 from src.inference.types import JsonObject, ServableModel, StopCheck
+
+
+class Scheduler(Protocol):
+    """Runs many requests of one loaded model together, step by step: they join and leave between steps."""
+
+    def __len__(self) -> int:
+        """Returns how many requests are inside."""
+        ...
+
+    def takes(self, inputs: Any, options: JsonObject) -> bool:
+        """Whether it can run such a request; the engine's `infer` does where it cannot."""
+        ...
+
+    def add(self, key: int, inputs: Any, options: JsonObject, emit: Callable[[str], None] | None) -> None:
+        """Takes a request in; raises for bad input. `emit`, if any, is called with each piece of text as it comes."""
+        ...
+
+    def step(self) -> list[tuple[int, Any | PlatformError]]:
+        """Advances everything inside by one step; returns what has finished: key and raw answer, or error."""
+        ...
+
+    def cancel(self, key: int) -> None:
+        """Drops a request, if it is inside."""
+        ...
 
 
 class BaseEngine:
@@ -47,6 +73,21 @@ class BaseEngine:
         """Runs several inputs that share their options; engines that can do better override it."""
         return [self.infer(model, inputs, options) for inputs in batch]
 
+    def batch_key(self, model: Any, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Returns what inputs must have in common to be given to `infer_batch` together; None: this one runs alone."""
+        return ()
+
+    def stream(self, model: Any, inputs: Any, options: JsonObject) -> Iterator[Any]:
+        """Yields pieces of text as `Delta`s, and last the raw answer that `infer` would have returned.
+
+        An engine whose `infer` calls `emit` needs none.
+        """
+        yield self.infer(model, inputs, options)
+
+    def scheduler(self, model: Any) -> Scheduler | None:
+        """Returns what runs a loaded model's requests together, step by step; None where nothing does."""
+        return None
+
     def unload_model(self, model: Any) -> bool:
         """Lets a loaded model go; True if it held anything."""
         return model is not None
@@ -54,6 +95,10 @@ class BaseEngine:
     async def ainfer(self, model: ServableModel, inputs: Any, options: JsonObject) -> Any:
         """Like `infer`, awaited on the event loop; network engines only."""
         raise NotImplementedError(f"{type(self).__name__} is not a network engine")
+
+    async def astream(self, model: ServableModel, inputs: Any, options: JsonObject) -> AsyncGenerator[Any, None]:
+        """Like `stream`, awaited on the event loop; network engines only."""
+        yield await self.ainfer(model, inputs, options)
 
     async def aready(self, model: ServableModel) -> None:
         """Has a network engine's server fetch what a model needs; the default timeout does not count it."""
@@ -93,6 +138,38 @@ class BaseEngine:
     def version(self) -> str | None:
         """Returns the version of the software that runs the models; None when it has none."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of text that an answer goes on with."""
+
+    text: str
+
+
+_emit: ContextVar[Callable[[str], None] | None] = ContextVar("aiml_emit", default=None)
+
+
+def emit(text: str) -> None:
+    """Hands a piece of the answer to whoever streams the running inference; does nothing where nobody does."""
+    listener = _emit.get()
+    if listener is not None and text:
+        listener(text)
+
+
+def is_streamed() -> bool:
+    """Whether somebody takes what `emit` is given."""
+    return _emit.get() is not None
+
+
+@contextmanager
+def emitting(listener: Callable[[str], None] | None) -> Iterator[None]:
+    """Makes `emit` call `listener` inside the block."""
+    token = _emit.set(listener)
+    try:
+        yield
+    finally:
+        _emit.reset(token)
 
 
 _stop: ContextVar[StopCheck | None] = ContextVar("aiml_stop", default=None)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from src.core.errors import PlatformError
-from src.inference.types import JsonObject
+from src.inference.types import JsonObject, OnDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,19 @@ class Worker(Protocol):
         """Starts and loads; raises what went wrong. `on_death` is called once if it ends unasked."""
         ...
 
-    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
-        """Answers one request; cancelling the call, or `timeout` seconds passing, stops the work within one step."""
+    async def infer(
+        self,
+        data: Any,
+        options: JsonObject,
+        timeout: float | None = None,
+        *,
+        on_delta: OnDelta | None = None,
+        priority: int = 0,
+    ) -> WorkerAnswer:
+        """Answers one request; cancelling the call, or `timeout` seconds passing, stops the work within one step.
+
+        `on_delta` is called with each piece of text as it comes; of two that wait, that of higher priority goes first.
+        """
         ...
 
     async def unload(self) -> None:

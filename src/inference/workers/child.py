@@ -2,25 +2,31 @@
 
 While the model is idle the loop waits on the socket; while it computes, the engine's own question
 whether to stop (`stop_requested`) reads the socket, so that a CANCEL arrives within one step. Requests
-that came in meanwhile are taken together, where the engine can.
+that came in meanwhile are taken together, where the engine can: in one batch, or by its scheduler, where
+they join and leave between steps.
 """
 
 import ctypes
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import asdict
-from typing import Any, NoReturn
+from functools import partial
+from typing import NoReturn
 
-from src.core.errors import CancelledError, EngineError, PlatformError
+from src.core.errors import EngineError, PlatformError
+from src.inference.engines.base import Scheduler
 from src.inference.types import JsonObject
 from src.inference.workers import failures
 from src.inference.workers.base import LoadSpec, WorkerAnswer
-from src.inference.workers.host import ModelHost, NotImportableError, import_class
+from src.inference.workers.host import ModelHost, NotImportableError, Prepared, import_class
+from src.inference.workers.inbox import Inbox, Waiting
 from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, check_hello, encode, encode_any, hello
 
 logger = logging.getLogger(__name__)
@@ -37,29 +43,49 @@ class WorkerLoop:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._decoder = Decoder()
-        self._inbox: deque[Frame] = deque()
-        self._cancelled: set[int] = set()
+        self._control: deque[Frame] = deque()
+        self._inbox = Inbox()
+        self._running: dict[int, bool] = {}
+        """The requests inside the model → whether nobody waits for them any more."""
         self._host: ModelHost | None = None
+        self._steps: Scheduler | None = None
+        self._options: dict[int, JsonObject] = {}
+        self._out: list[bytes] = []
         self._max_batch = 1
+        self._max_wait = 0.0
         # On a single core whoever lingers keeps the service from making the next request.
         self._linger_seconds = LINGER_SECONDS if cores() > 1 else 0.0
 
     def run(self) -> NoReturn:
         """Reads and answers; never returns."""
         self._socket.sendall(hello())
-        check_hello(self._next())
+        check_hello(self._next_control())
         while True:
-            frame = self._next()
-            replies = self._load(frame) if frame.kind is Kind.LOAD else self._infer(frame)
-            self._socket.sendall(replies)
+            if self._steps is not None and len(self._steps):
+                self._read(socket.MSG_DONTWAIT)
+                self._advance(self._steps)
+            else:
+                self._wait()
+                if self._control:
+                    self._out.append(self._load(self._control.popleft()))
+                else:
+                    self._serve()
+            if self._out:
+                self._flush()
 
-    def _next(self) -> Frame:
+    # ------------------------------------------------------------------ the socket
+
+    def _next_control(self) -> Frame:
+        while not self._control:
+            self._read()
+        return self._control.popleft()
+
+    def _wait(self) -> None:
         if self._inbox:
             self._read(socket.MSG_DONTWAIT)  # what came while the last one was computed may join its neighbours
         self._linger()
-        while not self._inbox:
+        while not self._inbox and not self._control:
             self._read()
-        return self._inbox.popleft()
 
     def _linger(self) -> None:
         """Looks for the next request for a moment before going to sleep, giving way to whoever wants the core.
@@ -87,10 +113,25 @@ class WorkerLoop:
         os._exit(0)
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind is Kind.CANCEL:
-            self._cancelled.add(frame.id)
+        if frame.kind is Kind.INFER:
+            self._inbox.add(frame)
+        elif frame.kind is not Kind.CANCEL:
+            self._control.append(frame)
+        elif frame.id in self._running:
+            self._running[frame.id] = True
+            if self._steps is not None:
+                self._steps.cancel(frame.id)
         else:
-            self._inbox.append(frame)
+            self._inbox.cancel(frame.id)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
+
+    def _emit(self, request_id: int, text: str, *, at_once: bool) -> None:
+        self._out.append(encode(Kind.CHUNK, request_id, text))
+        if at_once:
+            self._flush()
 
     # ------------------------------------------------------------------ work
 
@@ -103,58 +144,132 @@ class WorkerLoop:
             spec = LoadSpec(**value["spec"])
             self._host = ModelHost(spec, import_class(spec.engine), import_class(spec.handler))
             report = asdict(self._host.load())
-            self._max_batch = value["max_batch_size"] if self._host.batches else 1
+            self._steps = self._host.scheduler()
+            self._max_batch = value["max_batch_size"] if self._host.batches or self._steps is not None else 1
+            self._max_wait = value["max_wait_ms"] / 1000
             return encode(Kind.LOADED, frame.id, report)
         except Exception as exc:
             return _failure(frame.id, exc)
 
-    def _infer(self, first: Frame) -> bytes:
-        frames, requests = self._batch(first)
-        if not frames:
-            return _failure(first.id, CancelledError("the caller went away before its turn"))
-        ids = [frame.id for frame in frames]
+    def _serve(self) -> None:
+        """Takes the request whose turn it is, with those that can go with it."""
+        waiting = self._inbox.pop()
+        host = self._host
+        if host is None:
+            self._out.append(_failure(waiting.id, EngineError("no model is loaded in this worker")))
+            return
+        prepared = self._prepared(waiting, host)
+        if prepared is None:
+            return
+        if self._steps is not None and self._steps.takes(prepared.inputs, prepared.options):
+            self._enter(self._steps, waiting, prepared)
+        elif self._max_batch > 1:
+            self._run(host, self._group(waiting, prepared, host))
+        else:
+            self._run(host, [(waiting, prepared)])
+
+    def _prepared(self, waiting: Waiting, host: ModelHost) -> Prepared | None:
+        """Returns a request as its handler prepares it; answers those that it refuses."""
         try:
-            if self._host is None:
-                raise EngineError("no model is loaded in this worker")
-            if len(requests) == 1:
-                data, options = requests[0]
-                answers: list[WorkerAnswer | PlatformError] = [
-                    self._host.infer(data, options, lambda: self._stopped(ids))
-                ]
-            else:
-                datas = [data for data, _ in requests]
-                answers = self._host.infer_batch(datas, requests[0][1], lambda: self._stopped(ids))
+            prepared = waiting.prepare(host)
         except Exception as exc:
-            return b"".join(_failure(request_id, exc) for request_id in ids)
-        finally:
-            # Requests come in the order of their ids: nothing up to here can still be cancelled.
-            self._cancelled = {request_id for request_id in self._cancelled if request_id > ids[-1]}
-        return b"".join(_reply(request_id, answer) for request_id, answer in zip(ids, answers, strict=True))
+            self._out.append(_failure(waiting.id, exc))
+            return None
+        if waiting.error is not None:
+            self._out.append(_failure(waiting.id, waiting.error))
+        return prepared
 
-    def _batch(self, first: Frame) -> tuple[list[Frame], list[tuple[Any, JsonObject]]]:
-        """Returns the request, with those behind it that have the same options, as many as the engine takes."""
-        frames: list[Frame] = []
-        requests: list[tuple[Any, JsonObject]] = []
-        frame: Frame | None = first
-        while frame is not None:
-            if frame.id in self._cancelled:
-                self._cancelled.discard(frame.id)
-            else:
-                value = frame.value()
-                if requests and not _same(value["options"], requests[0][1]):
-                    self._inbox.appendleft(frame)
+    def _group(self, first: Waiting, prepared: Prepared, host: ModelHost) -> list[tuple[Waiting, Prepared]]:
+        """Returns a request, with those that wait and can be run with it."""
+        group = [(first, prepared)]
+        key = None if first.streams else host.batch_key(prepared)
+        if key is None:
+            return group
+        end = first.arrived + self._max_wait
+        while True:
+            for other in self._inbox:
+                if len(group) == self._max_batch:
                     break
-                frames.append(frame)
-                requests.append((value["data"], value["options"]))
-            if len(frames) >= self._max_batch or not self._inbox or self._inbox[0].kind is not Kind.INFER:
-                break
-            frame = self._inbox.popleft()
-        return frames, requests
+                theirs = self._prepared(other, host)
+                if theirs is None:
+                    self._inbox.take(other)
+                elif self._fits(other, theirs, first, key, host):
+                    self._inbox.take(other)
+                    group.append((other, theirs))
+            if len(group) == self._max_batch or not self._more_until(end):
+                return group
 
-    def _stopped(self, ids: list[int]) -> bool:
+    @staticmethod
+    def _fits(other: Waiting, theirs: Prepared, first: Waiting, key: Hashable, host: ModelHost) -> bool:
+        same = not other.streams and _same(other.value["options"], first.value["options"])
+        return same and host.batch_key(theirs) == key
+
+    def _more_until(self, end: float) -> bool:
+        """Whether more requests came in before `end` (of time.monotonic); waits for them."""
+        known = len(self._inbox)
+        while len(self._inbox) <= known:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self._socket], [], [], left)[0]:
+                return False
+            self._read(socket.MSG_DONTWAIT)
+        return True
+
+    def _run(self, host: ModelHost, group: list[tuple[Waiting, Prepared]]) -> None:
+        ids = [waiting.id for waiting, _ in group]
+        self._running = dict.fromkeys(ids, False)
+        try:
+            if len(group) == 1:
+                waiting, prepared = group[0]
+                emit = partial(self._emit, waiting.id, at_once=True) if waiting.streams else None
+                answers: list[WorkerAnswer | PlatformError] = [host.run(prepared, self._stopped, emit)]
+            else:
+                answers = host.run_together([prepared for _, prepared in group], self._stopped)
+        except Exception as exc:
+            self._out += [_failure(request_id, exc) for request_id in ids]
+        else:
+            self._out += [_reply(request_id, answer) for request_id, answer in zip(ids, answers, strict=True)]
+        finally:
+            self._running = {}
+
+    def _stopped(self) -> bool:
         """Whether nobody waits any more for what is being computed."""
         self._read(socket.MSG_DONTWAIT)
-        return self._cancelled.issuperset(ids)
+        return all(self._running.values())
+
+    # ------------------------------------------------------------------ work that goes step by step
+
+    def _enter(self, steps: Scheduler, waiting: Waiting, prepared: Prepared) -> None:
+        emit = partial(self._emit, waiting.id, at_once=False) if waiting.streams else None
+        try:
+            steps.add(waiting.id, prepared.inputs, prepared.options, emit)
+            self._running[waiting.id] = False
+            self._options[waiting.id] = prepared.options
+        except Exception as exc:
+            self._out.append(_failure(waiting.id, failures.engine_failure(exc, "scheduler")))
+
+    def _advance(self, steps: Scheduler) -> None:
+        """Lets in who waits, then takes one step with everybody inside."""
+        host = self._host
+        assert host is not None
+        while self._inbox and len(steps) < self._max_batch:
+            waiting = self._inbox.first()
+            prepared = self._prepared(waiting, host)
+            if prepared is not None and not steps.takes(prepared.inputs, prepared.options):
+                break  # it goes alone, once those inside have finished: nobody else may pass it
+            self._inbox.pop()
+            if prepared is not None:
+                self._enter(steps, waiting, prepared)
+        try:
+            finished = steps.step()
+        except Exception as exc:
+            finished = [(request_id, exc) for request_id in self._running]
+            for request_id in self._running:
+                steps.cancel(request_id)
+        for request_id, raw in finished:
+            self._running.pop(request_id, None)
+            self._out.append(_reply(request_id, host.settled(raw, self._options.pop(request_id, {}))))
+        if not len(steps):
+            self._running, self._options = {}, {}  # those that were cancelled
 
 
 def _same(left: JsonObject, right: JsonObject) -> bool:

@@ -5,14 +5,24 @@ import os
 import sys
 import sysconfig
 import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from src.core.errors import EngineError, PlatformError
-from src.inference.engines.base import BaseEngine, stoppable
+from src.core.errors import PlatformError
+from src.inference.engines.base import BaseEngine, Delta, Scheduler, emitting, stoppable
 from src.inference.models.base import BaseModelHandler
 from src.inference.types import JsonObject, StopCheck
 from src.inference.workers import failures
 from src.inference.workers.base import LoadReport, LoadSpec, WorkerAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as its handler prepared it for the engine."""
+
+    inputs: Any
+    options: JsonObject
 
 
 class NotImportableError(Exception):
@@ -58,63 +68,78 @@ class ModelHost:
             media=seen.get("media") or {},
         )
 
-    def infer(self, data: Any, options: JsonObject, stop: StopCheck) -> WorkerAnswer:
-        """Answers one request; raises a `PlatformError`."""
-        prepared = self._prepared(data, options)
-        inputs, engine_options = prepared["inputs"], prepared.get("options") or {}
-        try:
-            with stoppable(stop):
-                raw = self._engine.infer(self._model, inputs, engine_options)
-        except Exception as exc:
-            raise failures.engine_failure(exc, type(self._engine).__name__) from exc
-        return self._finished(raw, engine_options)
-
     @property
     def batches(self) -> bool:
         """Whether the engine has a real `infer_batch`, better than one input after the other."""
         return self._engine is not None and type(self._engine).infer_batch is not BaseEngine.infer_batch
 
-    def infer_batch(self, datas: list[Any], options: JsonObject, stop: StopCheck) -> list[WorkerAnswer | PlatformError]:
-        """Answers several requests that share their options; one with bad input fails alone."""
-        answers: list[WorkerAnswer | PlatformError] = []
-        places, inputs, engine_options = [], [], options
-        for place, data in enumerate(datas):
-            try:
-                prepared = self._prepared(data, options)
-            except PlatformError as exc:
-                answers.append(exc)
-                continue
-            answers.append(EngineError("not answered"))
-            places.append(place)
-            inputs.append(prepared["inputs"])
-            engine_options = prepared.get("options") or {}
+    def scheduler(self) -> Scheduler | None:
+        """Returns what runs the model's requests together, step by step; None where nothing does."""
+        found: Scheduler | None = self._engine.scheduler(self._model)
+        return found
+
+    def prepare(self, data: Any, options: JsonObject) -> Prepared:
+        """Returns what the handler makes of a request; raises a `PlatformError`."""
         try:
-            with stoppable(stop):
-                raws = self._engine.infer_batch(self._model, inputs, engine_options) if inputs else []
+            prepared = self._handler.preprocess(data, options)
+            if not isinstance(prepared, dict) or "inputs" not in prepared:
+                raise TypeError("preprocess must return {'inputs': …, 'options': …}")
+        except Exception as exc:
+            raise failures.handler_failure(exc, type(self._handler).__name__) from exc
+        return Prepared(prepared["inputs"], prepared.get("options") or {})
+
+    def batch_key(self, prepared: Prepared) -> Hashable | None:
+        """Returns what requests must have in common to be run together; None: this one runs alone."""
+        key: Hashable | None = self._engine.batch_key(self._model, prepared.inputs, prepared.options)
+        return key
+
+    def infer(
+        self, data: Any, options: JsonObject, stop: StopCheck, emit: Callable[[str], None] | None = None
+    ) -> WorkerAnswer:
+        """Answers one request; raises a `PlatformError`."""
+        return self.run(self.prepare(data, options), stop, emit)
+
+    def run(self, prepared: Prepared, stop: StopCheck, emit: Callable[[str], None] | None = None) -> WorkerAnswer:
+        """Answers a prepared request; pieces of a streamed answer go to `emit`. Raises a `PlatformError`."""
+        inputs, options = prepared.inputs, prepared.options
+        try:
+            with stoppable(stop), emitting(emit):
+                if emit is not None and type(self._engine).stream is not BaseEngine.stream:
+                    raw = _followed(self._engine.stream(self._model, inputs, options), emit)
+                else:
+                    raw = self._engine.infer(self._model, inputs, options)
         except Exception as exc:
             raise failures.engine_failure(exc, type(self._engine).__name__) from exc
-        for place, raw in zip(places, raws, strict=True):
-            try:
-                answers[place] = self._finished(raw, engine_options)
-            except PlatformError as exc:
-                answers[place] = exc
-        return answers
+        return self.finish(raw, options)
+
+    def run_together(self, group: Sequence[Prepared], stop: StopCheck) -> list[WorkerAnswer | PlatformError]:
+        """Answers requests of equal options and batch keys; one with bad input fails alone."""
+        options = group[0].options
+        try:
+            with stoppable(stop):
+                raws = self._engine.infer_batch(self._model, [each.inputs for each in group], options)
+            if len(raws) != len(group):
+                raise ValueError(f"infer_batch gave {len(raws)} answers to {len(group)} inputs")
+        except Exception as exc:
+            raise failures.engine_failure(exc, type(self._engine).__name__) from exc
+        return [self.settled(raw, options) for raw in raws]
+
+    def settled(self, raw: Any, options: JsonObject) -> WorkerAnswer | PlatformError:
+        """Returns the answer that the handler makes of a raw one, or the error that it is."""
+        if isinstance(raw, Exception):
+            return failures.engine_failure(raw, type(self._engine).__name__)
+        try:
+            return self.finish(raw, options)
+        except PlatformError as exc:
+            return exc
 
     def unload(self) -> None:
         """Lets the model go."""
         model, self._model = self._model, None
         self._engine.unload_model(model)
 
-    def _prepared(self, data: Any, options: JsonObject) -> JsonObject:
-        try:
-            prepared = self._handler.preprocess(data, options)
-            if not isinstance(prepared, dict) or "inputs" not in prepared:
-                raise TypeError("preprocess must return {'inputs': …, 'options': …}")
-            return prepared
-        except Exception as exc:
-            raise failures.handler_failure(exc, type(self._handler).__name__) from exc
-
-    def _finished(self, raw: Any, options: JsonObject) -> WorkerAnswer:
+    def finish(self, raw: Any, options: JsonObject) -> WorkerAnswer:
+        """Returns the answer that the handler makes of a raw one; raises a `PlatformError`."""
         warnings = raw.pop("warnings", []) if isinstance(raw, dict) else []
         try:
             return WorkerAnswer(self._handler.postprocess(raw, options), list(warnings))
@@ -123,6 +148,16 @@ class ModelHost:
         except Exception as exc:
             # The input was fine: what the engine made of it is not.
             raise failures.engine_failure(exc, type(self._handler).__name__) from exc
+
+
+def _followed(pieces: Iterator[Any], emit: Callable[[str], None]) -> Any:
+    raw: Any = None
+    for piece in pieces:
+        if isinstance(piece, Delta):
+            emit(piece.text)
+        else:
+            raw = piece
+    return raw
 
 
 def class_reference(cls: type) -> str | None:

@@ -1,7 +1,7 @@
 """The frames between the service and a worker process.
 
-A frame is a header of 13 bytes, big-endian (length of the body: u32, kind: u8, request id: u64), and the
-body: JSON, or a packed body (see `buffers`) where the kind's highest bit is set. The first frame each side
+A frame is a header of 14 bytes, big-endian (length of the body: u32, kind: u8, priority: i8, request id: u64),
+and the body: JSON, or a packed body (see `buffers`) where the kind's highest bit is set. The first frame each side
 sends is HELLO with the protocol version. Frames may arrive in any cut; anything that breaks these rules
 raises `ProtocolError`, and the connection is given up.
 """
@@ -15,8 +15,8 @@ import orjson
 
 from src.inference.workers import buffers
 
-PROTOCOL_VERSION = 1
-HEADER = struct.Struct(">IBQ")
+PROTOCOL_VERSION = 2
+HEADER = struct.Struct(">IBbQ")
 MAX_BODY = 1 << 30
 PACKED = 0x80
 
@@ -31,15 +31,17 @@ class Kind(IntEnum):
     RESULT = 5
     ERROR = 6
     CANCEL = 7
+    CHUNK = 8
 
 
 class Frame(NamedTuple):
-    """One message; `id` 0 belongs to no request."""
+    """One message; `id` 0 belongs to no request. `priority`: of two that wait, the higher one goes first."""
 
     kind: Kind
     id: int
     body: bytes
     packed: bool = False
+    priority: int = 0
 
     def value(self) -> Any:
         """Returns the body's value; arrays in shared memory can be taken once."""
@@ -53,19 +55,19 @@ class ProtocolError(Exception):
     """The other side does not speak this protocol."""
 
 
-def encode(kind: Kind, request_id: int = 0, value: Any = None) -> bytes:
+def encode(kind: Kind, request_id: int = 0, value: Any = None, priority: int = 0) -> bytes:
     """Returns a frame's bytes; raises TypeError for a value that JSON cannot hold."""
     body = b"" if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    return HEADER.pack(len(body), kind, request_id) + body
+    return HEADER.pack(len(body), kind, priority, request_id) + body
 
 
-def encode_any(kind: Kind, request_id: int, value: Any) -> tuple[bytes, list[str]]:
+def encode_any(kind: Kind, request_id: int, value: Any, priority: int = 0) -> tuple[bytes, list[str]]:
     """Returns a frame for a value with arrays or bytes too, and the shared files that it names."""
     try:
-        return encode(kind, request_id, value), []
+        return encode(kind, request_id, value, priority), []
     except TypeError:
         body, files = buffers.pack(value)
-        return HEADER.pack(len(body), kind | PACKED, request_id) + body, files
+        return HEADER.pack(len(body), kind | PACKED, priority, request_id) + body, files
 
 
 class Decoder:
@@ -78,7 +80,7 @@ class Decoder:
         """Yields the frames completed by `data`."""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
-            length, marked, request_id = HEADER.unpack_from(self._buffer)
+            length, marked, priority, request_id = HEADER.unpack_from(self._buffer)
             kind = marked & ~PACKED
             if length > MAX_BODY or kind not in Kind._value2member_map_:
                 raise ProtocolError(f"garbled frame header (kind {kind}, length {length})")
@@ -87,7 +89,7 @@ class Decoder:
                 return
             body = bytes(memoryview(self._buffer)[HEADER.size : end])
             del self._buffer[:end]
-            yield Frame(Kind(kind), request_id, body, bool(marked & PACKED))
+            yield Frame(Kind(kind), request_id, body, bool(marked & PACKED), priority)
 
 
 def hello() -> bytes:

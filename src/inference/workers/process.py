@@ -16,7 +16,7 @@ from src.core.errors import (
     WorkerDiedError,
 )
 from src.core.memory import KernelWatch, process_memory
-from src.inference.types import JsonObject
+from src.inference.types import JsonObject, OnDelta
 from src.inference.workers import buffers, failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
 from src.inference.workers.child import NOT_IMPORTABLE
@@ -33,13 +33,22 @@ Launch = Callable[[socket.socket], Awaitable[WorkerProcess]]
 class ProcessWorker(asyncio.Protocol):
     """One worker process and the requests inside it. Lives on one event loop."""
 
-    def __init__(self, launch: Launch, *, start_timeout: float, load_timeout: float, max_batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        start_timeout: float,
+        load_timeout: float,
+        max_batch_size: int = 32,
+        max_wait_ms: float = 0.0,
+    ) -> None:
         self.report = LoadReport(None, None, None)
         self._launch = launch
-        self._max_batch_size = max_batch_size
+        self._max_batch_size, self._max_wait_ms = max_batch_size, max_wait_ms
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
+        self._listeners: dict[int, OnDelta] = {}
         self._decoder = Decoder()
         self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -69,6 +78,7 @@ class ProcessWorker(asyncio.Protocol):
                 "spec": spec.as_json(),
                 "import_path": import_path(),
                 "max_batch_size": self._max_batch_size,
+                "max_wait_ms": self._max_wait_ms,
             }
             answer = await asyncio.wait_for(self._ask(Kind.LOAD, value), self._load_timeout)
             if self._death is not None:
@@ -84,14 +94,25 @@ class ProcessWorker(asyncio.Protocol):
         self.report = LoadReport(**answer.value())
         self._on_death = on_death
 
-    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
+    async def infer(
+        self,
+        data: Any,
+        options: JsonObject,
+        timeout: float | None = None,
+        *,
+        on_delta: OnDelta | None = None,
+        priority: int = 0,
+    ) -> WorkerAnswer:
         """Answers one request; cancelling the call, or `timeout` seconds passing, stops the work within one step."""
+        value = {"data": data, "options": options}
+        if on_delta is not None:
+            value["stream"] = True
         try:
-            frame = await self._ask(Kind.INFER, {"data": data, "options": options}, timeout)
+            frame = await self._ask(Kind.INFER, value, timeout, on_delta, priority)
         except TypeError as exc:
             raise ValidationError(f"data and options must hold JSON values, bytes or arrays: {exc}") from exc
-        value = frame.value()
-        return WorkerAnswer(value["result"], value["warnings"])
+        answer = frame.value()
+        return WorkerAnswer(answer["result"], answer["warnings"])
 
     async def unload(self) -> None:
         """Ends the process: that gives back its memory, whatever the model's libraries hold on to."""
@@ -171,14 +192,23 @@ class ProcessWorker(asyncio.Protocol):
         reason = f": {end}" if end else ""
         return WorkerDiedError(f"the process of model '{spec.model_name}' died while it loaded{reason}")
 
-    async def _ask(self, kind: Kind, value: JsonObject, timeout: float | None = None) -> Frame:
+    async def _ask(
+        self,
+        kind: Kind,
+        value: JsonObject,
+        timeout: float | None = None,
+        on_delta: OnDelta | None = None,
+        priority: int = 0,
+    ) -> Frame:
         if self._death is not None:
             raise self._death
         request_id = next(self._ids)
-        frame, files = encode_any(kind, request_id, value)
+        frame, files = encode_any(kind, request_id, value, priority)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Frame] = loop.create_future()
         self._pending[request_id] = future
+        if on_delta is not None:
+            self._listeners[request_id] = on_delta
         self._send(frame)
         # A timer of its own costs a quarter of what asyncio.timeout does.
         timer = loop.call_later(timeout, self._expire, request_id, timeout) if timeout is not None else None
@@ -191,6 +221,8 @@ class ProcessWorker(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             self._pending.pop(request_id, None)
+            if on_delta is not None:
+                self._listeners.pop(request_id, None)
             if files:
                 buffers.discard(files)
 
@@ -213,7 +245,9 @@ class ProcessWorker(asyncio.Protocol):
         future = self._pending.get(frame.id)
         if future is None or future.done():
             return  # its caller has left
-        if frame.kind is Kind.ERROR:
+        if frame.kind is Kind.CHUNK:
+            self._listeners[frame.id](frame.value())
+        elif frame.kind is Kind.ERROR:
             future.set_exception(_error(frame.value()))
         else:
             future.set_result(frame)

@@ -1,24 +1,28 @@
 """ThreadWorker: a model in a thread of this process, for classes that no other process can import."""
 
 import asyncio
+import itertools
 import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from src.core.errors import CancelledError, DrainingError, PlatformError, WorkerDiedError
 from src.inference.engines.base import BaseEngine, StopFlag
 from src.inference.models.base import BaseModelHandler
-from src.inference.types import JsonObject
+from src.inference.types import JsonObject, OnDelta
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadReport, LoadSpec, WorkerAnswer
 from src.inference.workers.host import ModelHost
+from src.inference.workers.inbox import SECONDS_A_STEP
 
 logger = logging.getLogger(__name__)
 
 _Job = Callable[[], None]
+_Turn = tuple[float, int, _Job | None]
 
 
 class ThreadWorker:
@@ -27,7 +31,8 @@ class ThreadWorker:
     def __init__(self, engine_class: type[BaseEngine], handler_class: type[BaseModelHandler]) -> None:
         self.report = LoadReport(None, None, None)
         self._classes = engine_class, handler_class
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[_Turn] = queue.PriorityQueue()
+        self._count = itertools.count()
         self._host: ModelHost | None = None
         self._pending: set[asyncio.Future[Any]] = set()
         # A daemon, so that an engine that never returns cannot keep its interpreter from ending.
@@ -49,17 +54,26 @@ class ThreadWorker:
         try:
             self.report = await self._do(lambda: self._load(spec))
         except BaseException:
-            self._jobs.put(None)
+            self._put(None)
             raise
 
-    async def infer(self, data: Any, options: JsonObject, timeout: float | None = None) -> WorkerAnswer:
+    async def infer(
+        self,
+        data: Any,
+        options: JsonObject,
+        timeout: float | None = None,
+        *,
+        on_delta: OnDelta | None = None,
+        priority: int = 0,
+    ) -> WorkerAnswer:
         """Answers one request; cancelling the call sets what `stop_requested` tells the engine."""
         if self._host is None:
             raise DrainingError("the model was unloaded meanwhile; ask again")
         stop = StopFlag()
+        emit = None if on_delta is None else _from_thread(on_delta)
         try:
             async with asyncio.timeout(timeout):
-                answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop))
+                answer: WorkerAnswer = await self._do(lambda: self._infer(data, options, stop, emit), priority)
             return answer
         except TimeoutError as exc:
             stop.set()
@@ -75,8 +89,8 @@ class ThreadWorker:
             if not future.done():
                 future.set_exception(WorkerDiedError("the model was unloaded meanwhile; ask again"))
         if host is not None:
-            self._jobs.put(lambda: _let_go(host))
-        self._jobs.put(None)
+            self._put(lambda: _let_go(host))
+        self._put(None)
 
     async def post_mortem(self) -> str | None:
         """Threads do not die on their own."""
@@ -92,14 +106,14 @@ class ThreadWorker:
         self._host = host
         return report
 
-    def _infer(self, data: Any, options: JsonObject, stop: StopFlag) -> WorkerAnswer:
+    def _infer(self, data: Any, options: JsonObject, stop: StopFlag, emit: OnDelta | None) -> WorkerAnswer:
         if stop():
             raise CancelledError("the caller went away before its turn")
         if self._host is None:
             raise DrainingError("the model was unloaded meanwhile; ask again")
-        return self._host.infer(data, options, stop)
+        return self._host.infer(data, options, stop, emit)
 
-    async def _do(self, work: Callable[[], Any]) -> Any:
+    async def _do(self, work: Callable[[], Any], priority: int = 0) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._pending.add(future)
@@ -117,15 +131,29 @@ class ThreadWorker:
             except RuntimeError:
                 pass  # the loop has ended: nobody waits any more
 
-        self._jobs.put(job)
+        self._put(job, priority)
         try:
             return await future
         finally:
             self._pending.discard(future)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()[-1]) is not None:
             job()
+
+    def _put(self, job: _Job | None, priority: int = 0) -> None:
+        """Lets a job wait for its turn: as `Inbox` does, by priority and by the time that it waits."""
+        self._jobs.put((time.monotonic() - priority * SECONDS_A_STEP, next(self._count), job))
+
+
+def _from_thread(on_delta: OnDelta) -> OnDelta:
+    """Returns what calls `on_delta` on this loop from another thread."""
+    loop = asyncio.get_running_loop()
+
+    def emit(text: str) -> None:
+        loop.call_soon_threadsafe(on_delta, text)
+
+    return emit
 
 
 def _let_go(host: ModelHost) -> None:

@@ -25,7 +25,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abé你", max_size=4), inner, max_size=4),
     max_leaves=8,
 )  # fmt: skip
-frames = st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 2**64 - 1), values), max_size=6)
+frames = st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 2**64 - 1), values, st.integers(-10, 10)), max_size=6)
 
 
 def decoded(*parts: bytes) -> list[Frame]:
@@ -35,13 +35,16 @@ def decoded(*parts: bytes) -> list[Frame]:
 
 @settings(max_examples=60, deadline=None)
 @given(frames, st.data())
-def test_any_cut_of_the_stream_gives_the_same_frames(sent: list[tuple[Kind, int, Any]], data: st.DataObject) -> None:
+def test_any_cut_of_the_stream_gives_the_same_frames(
+    sent: list[tuple[Kind, int, Any, int]], data: st.DataObject
+) -> None:
     stream = b"".join(encode(*frame) for frame in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     received = decoded(*parts)
-    assert [(frame.kind, frame.id) for frame in received] == [(kind, number) for kind, number, _ in sent]
-    assert [frame.value() if frame.body else None for frame in received] == [value for _, _, value in sent]
+    heads = [(frame.kind, frame.id, frame.priority) for frame in received]
+    assert heads == [(kind, number, priority) for kind, number, _, priority in sent]
+    assert [frame.value() if frame.body else None for frame in received] == [value for _, _, value, _ in sent]
 
 
 def test_byte_by_byte() -> None:
@@ -61,10 +64,10 @@ def test_a_frame_is_told_once_its_last_byte_is_there() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        HEADER.pack(0, 0, 1),
-        HEADER.pack(0, max(Kind) + 1, 1),
-        HEADER.pack(MAX_BODY + 1, Kind.INFER, 1),
-        b"HTTP/1.1 400 ",
+        HEADER.pack(0, 0, 0, 1),
+        HEADER.pack(0, max(Kind) + 1, 0, 1),
+        HEADER.pack(MAX_BODY + 1, Kind.INFER, 0, 1),
+        b"HTTP/1.1 400 B",
     ],
     ids=["kind 0", "unknown kind", "too long", "another protocol"],
 )

@@ -236,7 +236,7 @@ def test_an_answer_after_the_loop_has_ended_is_dropped_in_silence() -> None:
     worker = asyncio.run(ask_and_leave())
     time.sleep(0.4)
     assert worker._thread.is_alive()  # it did not die of the loop that is gone
-    worker._jobs.put(None)
+    worker._put(None)
     worker._thread.join(5)
 
 
