@@ -156,7 +156,7 @@ def test_the_logger_src_inference_set_to_debug(told: Any) -> None:
     """`logging.getLogger("src.inference").setLevel(logging.DEBUG)`."""
     assert told["pulled"] is True
     assert "INFO:src.inference.accounting:inference" in told["log"]
-    assert "DEBUG:src.inference.engines.ollama.engine:pull llama2:13b" in told["log"]
+    assert "DEBUG:src.inference.engines.ollama.session:pull llama2:13b" in told["log"]
 
 
 def _prompt(body: Any) -> Any:

@@ -18,6 +18,7 @@ from src.core.errors import (
 from src.inference.engines.ollama.catalogue import full_name
 from src.inference.engines.ollama.client import checked, error_for, translated
 from src.inference.engines.ollama.translation import (
+    StreamedAnswer,
     model_options,
     option_warnings,
     raw_answer,
@@ -112,7 +113,8 @@ def test_option_of_the_same_name_passes_through(name: str, value: Any) -> None:
 
 
 def test_the_tables_here_name_every_option() -> None:
-    ours = {"timeout", "stream", "num_return_sequences"}  # the executor's business, and the engine's
+    # the executor's business, and the engine's
+    ours = {"timeout", "stream", "num_return_sequences", "cache", "queue_priority"}
     assert NOT_DEFAULT.keys() | ours == OllamaOptions.model_fields.keys()
 
 
@@ -188,6 +190,18 @@ def test_a_chat_answer_in_our_words() -> None:
     raw = raw_answer({"message": {"role": "assistant", "content": "Hi", "thinking": "Hm."}, "eval_count": 2}, 2048)
     assert raw["response"] == "Hi"
     assert (raw["metadata"]["thinking"], raw["metadata"]["finish_reason"]) == ("Hm.", "stop")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[], [{"response": "a", "done": False}], [{"message": {"role": "assistant", "content": "a"}, "done": False}]],
+)
+def test_a_streamed_answer_without_its_end_is_none(lines: list[Any]) -> None:
+    answer = StreamedAnswer()
+    for line in lines:
+        answer.add(line)
+    with pytest.raises(WorkerDiedError, match="ended its answer before it was complete"):
+        answer.whole()
 
 
 @pytest.mark.parametrize(("prompt_tokens", "warned"), [(None, False), (15, False), (16, True), (17, True)])

@@ -64,6 +64,12 @@ class OllamaCatalogue:
             self._reading = asyncio.create_task(self._read())
         await asyncio.shield(self._reading)
 
+    async def read_anew(self) -> None:
+        """Asks the server, not earlier than now."""
+        if self._reading is not None and not self._reading.done():
+            await asyncio.wait({self._reading})
+        await self.read()
+
     def forget(self) -> None:
         """Makes the next look ask the server."""
         self._models.clear()

@@ -1,23 +1,22 @@
 """OllamaEngine: text generation on an Ollama server, about pictures too, awaited on the event loop."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 
 from src.core.config import load_settings
-from src.core.errors import EngineUnavailableError, InvalidInputError, ModelNotFoundError, PlatformError
-from src.inference.engines.base import BaseEngine
+from src.core.errors import InvalidInputError, ModelNotFoundError
+from src.inference.engines.base import BaseEngine, Delta
 from src.inference.engines.ollama import client as http
 from src.inference.engines.ollama import translation
-from src.inference.engines.ollama.catalogue import OllamaCatalogue, full_name, shown_capabilities
+from src.inference.engines.ollama.catalogue import full_name, shown_capabilities
+from src.inference.engines.ollama.pool import CONNECT_SECONDS
+from src.inference.engines.ollama.session import OllamaSession
 from src.inference.options import OllamaOptions
 from src.inference.types import JsonObject, ServableModel
-
-logger = logging.getLogger(__name__)
 
 
 class OllamaEngine(BaseEngine):
@@ -35,55 +34,84 @@ class OllamaEngine(BaseEngine):
         super().__init__({**load_settings().ollama.model_dump(), **(config or {})})
         self.supported_tasks = ["text-generation", "vlm"]
         self.is_initialized = True
-        self._connection: tuple[asyncio.AbstractEventLoop, http.OllamaClient, OllamaCatalogue] | None = None
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._sessions: dict[asyncio.AbstractEventLoop, OllamaSession] = {}
 
     async def ainfer(self, model: ServableModel, inputs: Any, options: JsonObject) -> Any:
         """Returns Ollama's answer to a prompt or to messages, with the model's digest."""
-        client, catalogue = self._connected()
-        name = ollama_name(model)
-        row = await self._present(model, name)
-        if translation.shows_pictures(inputs):
-            check_vision(model.name, name, await catalogue.capabilities(row))
-        raw = await self._ask(client, model, name, inputs, options)
-        # Ollama's tags move: the digest is read beside the answer, not remembered from registration.
-        raw["digest"] = _prefixed(row.get("digest"))
-        raw["engine_version"] = catalogue.version
-        raw["warnings"] = [
-            *raw.get("warnings", []),
-            *translation.option_warnings(options),
-            *_drift(model, name, row.get("digest")),
-        ]
-        return raw
+        session, name = self._session(), ollama_name(model)
+        row = await self._able(session, model, inputs)
+        path, body = translation.request_body(name, inputs, options)
+        # Ollama answers with one sequence; several are asked for one by one, side by side.
+        bodies = translation.repeated(body, options.get("num_return_sequences", 1))
+        try:
+            answers = await _all(session.client.post(path, each) for each in bodies)
+        except ModelNotFoundError:
+            # Deleted behind our back since the last look.
+            row = await session.present(model, name, anew=True)
+            answers = await _all(session.client.post(path, each) for each in bodies)
+        num_ctx = body["options"]["num_ctx"]
+        raw = translation.together([translation.raw_answer(answer, num_ctx) for answer in answers])
+        return self._with_facts(raw, session, model, row, options)
+
+    async def astream(self, model: ServableModel, inputs: Any, options: JsonObject) -> AsyncGenerator[Any]:
+        """Yields `Delta`s of the answer's text as Ollama generates it, and last what `ainfer` would return.
+
+        Closing it stops Ollama's generation. Several sequences come whole, at the end.
+        """
+        if options.get("num_return_sequences", 1) > 1:
+            yield await self.ainfer(model, inputs, options)
+            return
+        session, name = self._session(), ollama_name(model)
+        row = await self._able(session, model, inputs)
+        path, body = translation.request_body(name, inputs, options, stream=True)
+        for last_try in (False, True):
+            answer = translation.StreamedAnswer()
+            try:
+                async with aclosing(session.client.lines(path, body)) as lines:
+                    async for line in lines:
+                        if text := answer.add(line):
+                            yield Delta(text)
+                break
+            except ModelNotFoundError:
+                # Deleted since the last look: it is the answer's status that says so, nothing has come yet.
+                if last_try:
+                    raise
+                row = await session.present(model, name, anew=True)
+        raw = translation.raw_answer(answer.whole(), body["options"]["num_ctx"])
+        yield self._with_facts(raw, session, model, row, options)
 
     async def aready(self, model: ServableModel) -> None:
         """Pulls a registered model that the server lacks, where `auto_pull` allows it."""
-        await self._present(model, ollama_name(model))
+        await self._session().present(model, ollama_name(model))
 
     async def lists(self, name: str) -> bool:
         """Whether the server has a model under this name; raises `EngineUnavailableError` if it cannot be asked."""
-        return await self._connected()[1].find(name) is not None
+        return await self._session().catalogue.find(name) is not None
 
     async def listed(self) -> list[str]:
         """Returns the names that the server has."""
-        return await self._connected()[1].names()
+        return await self._session().catalogue.names()
 
     async def digest(self, name: str) -> str | None:
         """Returns the digest that Ollama reports for a model; None when it lacks it."""
-        row = await self._connected()[1].find(name)
+        row = await self._session().catalogue.find(name)
         return _prefixed(row.get("digest")) if row else None
+
+    async def content_digest(self, model: ServableModel) -> str | None:
+        """Returns the digest that Ollama has under a model's name now, asked for anew; None when it lacks it."""
+        catalogue = self._session().catalogue
+        await catalogue.read_anew()
+        return await self.digest(ollama_name(model))
 
     async def ping(self) -> None:
         """Raises `EngineUnavailableError` unless the server answers."""
-        await self._connected()[0].get("/api/version", timeout=3.0)
+        await self._session().client.get("/api/version", timeout=3.0)
 
     async def aclose(self) -> None:
-        """Closes the connections and stops pulls under way."""
-        for task in self._pulls.values():
-            task.cancel()
-        if self._connection is not None:
-            await self._connection[1].close()
-            self._connection = None
+        """Closes the connections of the running loop and stops its pulls under way."""
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.close()
 
     def load_model(self, model_name: str, **kwargs: Any) -> str:
         """Returns the name that Ollama knows the model by; Ollama itself loads it when asked."""
@@ -94,7 +122,7 @@ class OllamaEngine(BaseEngine):
         """Like `ainfer`, for callers without an event loop."""
         path, body = translation.request_body(model, inputs, options)
         base = str(self.config["api_base"])
-        timeout = httpx.Timeout(self.config["timeout"], connect=http.CONNECT_SECONDS)
+        timeout = httpx.Timeout(self.config["timeout"], connect=CONNECT_SECONDS)
         try:
             with httpx.Client(verify=self.config["verify_ssl"], timeout=timeout, trust_env=False) as client:
                 if translation.shows_pictures(inputs):
@@ -107,74 +135,38 @@ class OllamaEngine(BaseEngine):
 
     def version(self) -> str | None:
         """Returns the server's version, once it was asked for anything."""
-        return self._connection[2].version if self._connection else None
+        known = (session.catalogue.version for session in list(self._sessions.values()))
+        return next(filter(None, known), None)
 
-    def _connected(self) -> tuple[http.OllamaClient, OllamaCatalogue]:
+    def _session(self) -> OllamaSession:
         loop = asyncio.get_running_loop()
-        if self._connection is None or self._connection[0] is not loop:
-            client = http.OllamaClient(
-                self.config["api_base"], timeout=self.config["timeout"], verify_ssl=self.config["verify_ssl"]
-            )
-            self._connection = (loop, client, OllamaCatalogue(client))
-        return self._connection[1], self._connection[2]
+        session = self._sessions.get(loop)
+        if session is None:
+            for ended in [known for known in list(self._sessions) if known.is_closed()]:
+                self._sessions.pop(ended, None)  # its connections ended with it
+            session = self._sessions[loop] = OllamaSession(self.config)
+        return session
 
-    async def _present(self, model: ServableModel, name: str) -> JsonObject:
-        catalogue = self._connected()[1]
-        row = await catalogue.find(name)
-        if row is None:
-            if model.registered is None or not self.config["auto_pull"]:
-                raise self._missing(model, name, await catalogue.names())
-            await self._pull(name)
-            row = await catalogue.find(name)
-            if row is None:
-                raise self._missing(model, name, await catalogue.names())
+    async def _able(self, session: OllamaSession, model: ServableModel, inputs: Any) -> JsonObject:
+        """Returns what the server says of a model that it has; raises where the model cannot take these inputs."""
+        name = ollama_name(model)
+        row = await session.present(model, name)
+        if translation.shows_pictures(inputs):
+            check_vision(model.name, name, await session.catalogue.capabilities(row))
         return row
 
-    async def _ask(
-        self, client: http.OllamaClient, model: ServableModel, name: str, inputs: Any, options: JsonObject
+    def _with_facts(
+        self, raw: JsonObject, session: OllamaSession, model: ServableModel, row: JsonObject, options: JsonObject
     ) -> JsonObject:
-        path, body = translation.request_body(name, inputs, options)
-        # Ollama answers with one sequence; several are asked for one by one, side by side.
-        bodies = translation.repeated(body, options.get("num_return_sequences", 1))
-        try:
-            answers = await _all(client.post(path, each) for each in bodies)
-        except ModelNotFoundError:
-            # Deleted behind our back since the last look.
-            self._connected()[1].forget()
-            await self._present(model, name)
-            answers = await _all(client.post(path, each) for each in bodies)
-        num_ctx = body["options"]["num_ctx"]
-        return translation.together([translation.raw_answer(answer, num_ctx) for answer in answers])
-
-    async def _pull(self, name: str) -> None:
-        task = self._pulls.get(name)
-        if task is None or task.done():
-            task = self._pulls[name] = asyncio.create_task(self._pull_whole(name))
-        # A caller that gives up does not stop the pull: the next one finds it further on.
-        await asyncio.shield(task)
-
-    async def _pull_whole(self, name: str) -> None:
-        client, catalogue = self._connected()
-        logger.info("pulling %s from Ollama's registry", name)
-        try:
-            async for line in client.lines("/api/pull", {"model": name}):
-                logger.debug("pull %s: %s", name, line.get("status"))
-        except EngineUnavailableError:
-            raise
-        except PlatformError as exc:
-            raise ModelNotFoundError(
-                f"Ollama at {self.config['api_base']} lacks '{name}' and could not pull it: {exc.message}",
-                details={"ollama_model": name},
-            ) from exc
-        catalogue.forget()
-
-    def _missing(self, model: ServableModel, name: str, has: list[str]) -> ModelNotFoundError:
-        return ModelNotFoundError(
-            f"Model '{model.name}' needs '{name}', which Ollama at {self.config['api_base']} does not have. "
-            f"Fetch it: ollama pull {name}"
-            + ("" if self.config["auto_pull"] else " (ollama.auto_pull is off in engines_config.yaml)"),
-            details={"ollama_model": name, "ollama_has": has[:50]},
-        )
+        # Ollama's tags move: the digest is read beside the answer, not remembered from registration.
+        raw["digest"] = _prefixed(row.get("digest"))
+        raw["engine_version"] = session.catalogue.version
+        raw["warnings"] = [
+            *raw.get("warnings", []),
+            *translation.option_warnings(options),
+            *_drift(model, ollama_name(model), row.get("digest")),
+        ]
+        return raw
 
 
 async def _all(requests: Iterable[Coroutine[Any, Any, JsonObject]]) -> list[JsonObject]:

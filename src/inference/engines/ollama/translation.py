@@ -3,6 +3,7 @@
 import base64
 from typing import Any
 
+from src.core.errors import WorkerDiedError
 from src.inference.options import OllamaOptions, default_of
 from src.inference.types import JsonObject
 
@@ -27,8 +28,10 @@ _SAME = {
     "num_batch": "num_batch",
 }
 _TOP_LEVEL = ("keep_alive", "format", "think")
-_DEFAULTS = ("temperature", "top_p", "top_k", "num_ctx")
-_MIROSTAT_DEFAULTS = ("mirostat_tau", "mirostat_eta")
+_DEFAULTS = {name: default_of(OllamaOptions, name) for name in ("temperature", "top_p", "top_k", "num_ctx")}
+_MIROSTAT_DEFAULTS = {name: default_of(OllamaOptions, name) for name in ("mirostat_tau", "mirostat_eta")}
+_REPEAT_PENALTY = default_of(OllamaOptions, "repeat_penalty")
+_NUM_PREDICT = int(default_of(OllamaOptions, "num_predict"))
 _IMPOSSIBLE = {
     "min_length": "Ollama cannot force a shortest answer",
     "num_beams": "Ollama has no beam search",
@@ -40,9 +43,9 @@ _IMPOSSIBLE = {
 }
 
 
-def request_body(model: str, inputs: Any, options: JsonObject) -> tuple[str, JsonObject]:
+def request_body(model: str, inputs: Any, options: JsonObject, *, stream: bool = False) -> tuple[str, JsonObject]:
     """Returns the path and the JSON body for a prompt (`/api/generate`) or messages (`/api/chat`)."""
-    body: JsonObject = {"model": model, "stream": False, "options": model_options(options)}
+    body: JsonObject = {"model": model, "stream": stream, "options": model_options(options)}
     body.update({name: options[name] for name in _TOP_LEVEL if name in options})
     system = options.get("system")
     if isinstance(inputs, str):
@@ -69,14 +72,13 @@ def _message(message: JsonObject) -> JsonObject:
 
 def model_options(options: JsonObject) -> JsonObject:
     """Returns Ollama's `options`: what the caller set, and the documented defaults for the rest."""
-    defaults = (*_DEFAULTS, *_MIROSTAT_DEFAULTS) if options.get("mirostat") else _DEFAULTS
-    translated = {name: default_of(OllamaOptions, name) for name in defaults}
-    translated.update({theirs: options[ours] for ours, theirs in _SAME.items() if ours in options})
+    translated = {**_DEFAULTS, **(_MIROSTAT_DEFAULTS if options.get("mirostat") else {})}
+    translated.update({_SAME[ours]: value for ours, value in options.items() if ours in _SAME})
     if options.get("do_sample") is False:
         translated["temperature"] = 0.0
     translated["num_predict"] = answer_tokens(options)
     repeat = options.get("repeat_penalty", options.get("repetition_penalty"))
-    translated["repeat_penalty"] = default_of(OllamaOptions, "repeat_penalty") if repeat is None else repeat
+    translated["repeat_penalty"] = _REPEAT_PENALTY if repeat is None else repeat
     if "stop" in options:
         stop = options["stop"]
         translated["stop"] = [stop] if isinstance(stop, str) else stop
@@ -91,7 +93,7 @@ def answer_tokens(options: JsonObject) -> int:
     if "num_predict" in options:
         return int(options["num_predict"])
     bounds = [options[name] for name in ("max_new_tokens", "max_length") if name in options]
-    return int(min(bounds)) if bounds else int(default_of(OllamaOptions, "num_predict"))
+    return int(min(bounds)) if bounds else _NUM_PREDICT
 
 
 def option_warnings(options: JsonObject) -> list[str]:
@@ -128,6 +130,36 @@ def together(raws: list[JsonObject]) -> JsonObject:
         "metadata": {**first["metadata"], "tokens": tokens},
     }
     return {**answer, "warnings": warnings} if warnings else answer
+
+
+class StreamedAnswer:
+    """Puts the lines of a streamed answer together: text and thoughts come in pieces, the counts with the last."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._last: JsonObject = {}
+
+    def add(self, line: JsonObject) -> str:
+        """Takes a line in and returns its piece of the text."""
+        message = line.get("message")
+        said, name = (message, "content") if isinstance(message, dict) else (line, "response")
+        text: str = said.get(name) or ""
+        self._texts.append(text)
+        if thought := said.get("thinking"):
+            self._thoughts.append(thought)
+        self._last = line
+        return text
+
+    def whole(self) -> JsonObject:
+        """Returns what Ollama would have answered without streaming; raises `WorkerDiedError` if the end is missing."""
+        if not self._last.get("done"):
+            raise WorkerDiedError("Ollama ended its answer before it was complete: ask again")
+        text: JsonObject = {"thinking": "".join(self._thoughts)} if self._thoughts else {}
+        message = self._last.get("message")
+        if isinstance(message, dict):
+            return {**self._last, "message": {**message, **text, "content": "".join(self._texts)}}
+        return {**self._last, **text, "response": "".join(self._texts)}
 
 
 def raw_answer(body: JsonObject, num_ctx: int) -> JsonObject:
