@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from src import __version__
 from src.api import datasets_api, errors, infer_upload, inference_api, jobs_api, models_api, monitoring_api
@@ -31,12 +32,29 @@ from src.inference.manager import InferenceManager, settle_memory
 logger = logging.getLogger(__name__)
 
 
+class Service(FastAPI):
+    """The application behind its guard, which stands in front of the framework's own layers too."""
+
+    front: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves through the guard."""
+        if self.front is None or scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        else:
+            await self.front(scope, receive, send)
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves what the guard has let in."""
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
     models: ModelManager | None = None,
     manager: InferenceManager | None = None,
-) -> FastAPI:
+) -> Service:
     """Returns the application; without arguments over the same instances that the Python door uses."""
     models = models or model_manager
     manager = manager or default_manager()
@@ -44,7 +62,7 @@ def create_app(
     models.serve_through(hot_swap=manager.hot_swap, judge=manager.judge)
     work = LifecycleJobs(models)
     infer_files = infer_upload.UploadEndpoint(manager, settings)
-    app = FastAPI(
+    app = Service(
         title="AI model lifecycle and unified inference",
         version=__version__,
         description="One door for every task; every answer names the version that produced it.",
@@ -69,16 +87,16 @@ def create_app(
     errors.install(app)
     upload = BodyLimit(settings.max_upload_bytes, "AIML_MAX_UPLOAD_GB")
     infer_upload_limit = BodyLimit(infer_files.max_bytes, infer_upload.LIMITED_BY)
-    app.add_middleware(
-        Guard,
-        settings=settings,
+    app.front = Guard(
+        app.behind,
+        settings,
         direct={inference_api.PATH: infer, infer_upload.PATH: infer_files},
         multipart={"/models/upload": upload, "/datasets/upload": upload, infer_upload.PATH: infer_upload_limit},
     )
     if settings.allowed_origins:
         # In front of the guard, since a browser's preflight carries no key.
-        app.add_middleware(
-            CORSMiddleware,
+        app.front = CORSMiddleware(
+            app.front,
             allow_origins=list(settings.allowed_origins),
             allow_methods=["*"],
             allow_headers=["*"],
@@ -138,6 +156,7 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # the guard decides which proxies are believed
     )
     _Server(config, app.state.jobs).run()
 

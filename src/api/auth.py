@@ -54,7 +54,7 @@ class Doorkeeper:
             raise AuthenticationError(
                 "this service has no API keys, so only its own machine may ask: set AIML_API_KEYS"
             )
-        given = _given_key(headers)
+        given = given_key(headers)
         if given is None:
             raise AuthenticationError("an API key is needed: send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'")
         hashed = _hashed(given)
@@ -70,7 +70,8 @@ def host_name(host: str) -> str:
     return host.rpartition(":")[0] if ":" in host else host
 
 
-def _given_key(headers: dict[bytes, bytes]) -> bytes | None:
+def given_key(headers: dict[bytes, bytes]) -> bytes | None:
+    """Returns the API key that a request carries."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token:
         return token.strip()

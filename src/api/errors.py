@@ -22,6 +22,7 @@ STATUSES: tuple[tuple[type[PlatformError], int], ...] = (
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (errors.PayloadTooLargeError, 413),
+    (errors.RateLimitedError, 429),
     (errors.InferenceTimeoutError, 504),
     (errors.CancelledError, 499),
     (errors.InsufficientMemoryError, 507),
@@ -87,12 +88,21 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("aiml.request_id", ""))
 
 
+def internal_error(request_id: str) -> InternalError:
+    """Returns the error of a request that met a mistake of ours."""
+    return InternalError(f"the service failed on this request; its log has the details under {request_id}")
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of every route wear the envelope."""
 
     @app.exception_handler(PlatformError)
     async def platform_error(request: Request, exc: PlatformError) -> Response:
         return failure_response(exc, request_id_of(request))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, exc: Exception) -> Response:
+        return failure_response(internal_error(request_id_of(request)), request_id_of(request))
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, exc: RequestValidationError) -> Response:

@@ -8,31 +8,68 @@ from src.inference.manager import InferenceManager
 from src.inference.types import InferenceRequest, JsonObject
 
 WATCH_AFTER = 0.02
-"""Seconds after which a request is watched for its client's leaving."""
+"""Seconds between two looks at which requests have come to be watched: after one to two of them."""
+
+
+class _Round:
+    """Begins the watch of requests that take longer than a moment, all with one timer.
+
+    Most are answered before that, and a timer for each costs more than the watch of the few.
+    """
+
+    def __init__(self) -> None:
+        self._young: dict[Watch, None] = {}
+        self._old: dict[Watch, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def join(self, watch: "Watch") -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._young, self._old = loop, {}, {}
+            loop.call_later(WATCH_AFTER, self._tick, loop)
+        self._young[watch] = None
+
+    def leave(self, watch: "Watch") -> None:
+        if self._young.pop(watch, watch) is watch:
+            self._old.pop(watch, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
+            return
+        for watch in self._old:
+            watch.start()
+        self._old, self._young = self._young, {}
+        if self._old:
+            loop.call_later(WATCH_AFTER, self._tick, loop)
+        else:
+            self._loop = None
+
+
+_round = _Round()
 
 
 class Watch:
-    """Cancels the running task when its client goes away.
+    """Cancels the running task when its client goes away."""
 
-    It looks only at requests that take longer than a moment: most are answered before a task that
-    looks would pay.
-    """
+    __slots__ = ("_receive", "_request", "_task", "left")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._request = asyncio.current_task()
         self._task: asyncio.Task[None] | None = None
         self.left = False
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
+        _round.join(self)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._task = asyncio.get_running_loop().create_task(self._look())
 
     def end(self) -> None:
         """Stops looking."""
-        self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._look())
+        else:
+            _round.leave(self)
 
     async def _look(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

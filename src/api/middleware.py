@@ -1,16 +1,18 @@
-"""The guard in front of every route: request id, Host, Origin, key, content type, body size, last resort."""
+"""The guard in front of every route: request id, Host, Origin, key, content type, body size, limits, last resort."""
 
 import logging
-import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import getrandbits
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.api.auth import Doorkeeper
-from src.api.errors import InternalError, UnsupportedMediaTypeError, failure_response
+from src.api.errors import UnsupportedMediaTypeError, failure_response, internal_error
+from src.api.forwarding import farthest, scheme
+from src.api.limits import CallerLimits
 from src.core import metrics
 from src.core.config import Settings
 from src.core.errors import PayloadTooLargeError, PlatformError
@@ -18,6 +20,7 @@ from src.core.errors import PayloadTooLargeError, PlatformError
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_REMEMBERED = 1000
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -47,19 +50,25 @@ class Guard:
         self._multipart = multipart or {}
         self._direct = direct or {}
         self._doorkeeper = Doorkeeper(settings)
+        # Who was let in, by what the doorkeeper looks at; with keys it looks each time.
+        self._known: set[tuple[bytes | None, bytes | None, str | None]] | None = None if settings.api_keys else set()
+        self._limits = CallerLimits.of(settings)
         self._limit = BodyLimit(int(settings.max_body_mb * 1_000_000), "AIML_MAX_BODY_MB")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers = scope["aiml.headers"] = dict(scope["headers"])
         request_id = _request_id(headers)
         scope["aiml.request_id"] = request_id
         answer = _Answer(send, request_id)
         started = time.perf_counter()
+        limits, caller = self._limits, None
         try:
             self._check(scope, headers)
+            if limits is not None and scope["method"] in _BODY_METHODS:
+                caller = limits.enter(scope, headers)
             app = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
             await (app or self._app)(scope, receive, answer)
         except PlatformError as exc:
@@ -67,19 +76,36 @@ class Guard:
         except Exception:
             logger.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
             if answer.status is None:
-                error = InternalError(f"the service failed on this request; its log has the details under {request_id}")
-                await failure_response(error, request_id)(scope, receive, answer)
+                await failure_response(internal_error(request_id), request_id)(scope, receive, answer)
         finally:
+            if limits is not None and caller is not None:
+                limits.leave(caller)
             _account(scope, answer.status, time.perf_counter() - started, request_id)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         client = scope.get("client")
-        self._doorkeeper.check(scope["method"], scope["path"], headers, client[0] if client else None)
-        if scope["method"] in _BODY_METHODS:
+        address = client[0] if client else None
+        if b"x-forwarded-proto" in headers:
+            scope["scheme"] = scheme(address, headers[b"x-forwarded-proto"], scope["scheme"])
+        if b"x-forwarded-for" in headers:
+            address = farthest(address, scope["headers"])
+        changes = scope["method"] in _BODY_METHODS
+        visitor = (headers.get(b"host"), headers.get(b"origin"), address)
+        if self._known is None or visitor not in self._known:
+            self._doorkeeper.check(scope["method"], scope["path"], headers, address)
+            if self._known is not None and changes:
+                self._remember(visitor)
+        if changes:
             files = self._multipart.get(scope["path"])
             _check_size(headers, files or self._limit)
             if _has_body(headers):
                 _check_type(headers, b"multipart/form-data" if files else b"application/json")
+
+    def _remember(self, visitor: tuple[bytes | None, bytes | None, str | None]) -> None:
+        assert self._known is not None
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known.add(visitor)
 
 
 class _Answer:
@@ -125,7 +151,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return os.urandom(16).hex()
+    return f"{getrandbits(128):032x}"
 
 
 def _account(scope: Scope, status: int | None, seconds: float, request_id: str) -> None:

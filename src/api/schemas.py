@@ -68,6 +68,7 @@ class InferAnswer(BaseModel):
     timestamp: float = Field(description="seconds since 1970")
     request_id: str
     provenance: ProvenanceBody
+    cached: bool | None = Field(None, description="true: the result was kept from an earlier request")
     warnings: list[str] | None = None
 
 
@@ -124,10 +125,10 @@ class Probe(BaseModel):
     reason: str | None = None
 
 
-GUARD = (401, 403, 413, 415)
-"""Statuses that the guard may give on any route."""
+GUARD = (401, 403, 413, 415, 429)
+"""Statuses that the guard may give on any route that is not only for reading."""
 
-INFER_FAILURES = (400, *GUARD, 404, 422, 429, 500, 503, 504, 507)
+INFER_FAILURES = (400, *GUARD, 404, 422, 500, 503, 504, 507)
 
 _WORDS = {
     400: "well formed but unusable",
@@ -138,7 +139,7 @@ _WORDS = {
     413: "too large",
     415: "not application/json",
     422: "wrong shape, or unknown option, task or engine",
-    429: "too many requests of this caller",
+    429: "too many requests of this caller: try again after Retry-After",
     500: "the service or the engine failed",
     503: "try again after Retry-After: engine unreachable, queue full, worker died, stopping",
     504: "the option timeout passed",

@@ -12,12 +12,13 @@ from src.core.errors import PlatformError
 from src.inference.types import InferenceRequest, JsonObject, failure_envelope
 
 MEDIA_TYPE = "text/event-stream"
+_MEDIA_TYPE = MEDIA_TYPE.encode()
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold the pieces back
 ]
-Events = AsyncGenerator[JsonObject, None]
+Events = AsyncGenerator[list[JsonObject], None]
 
 
 def wants_events(request: InferenceRequest, scope: Scope) -> bool:
@@ -25,7 +26,8 @@ def wants_events(request: InferenceRequest, scope: Scope) -> bool:
     asked = request.options.get("stream")
     if asked is not None:
         return asked is True
-    return any(name == b"accept" and MEDIA_TYPE.encode() in value for name, value in scope["headers"])
+    headers: dict[bytes, bytes] = scope["aiml.headers"]
+    return _MEDIA_TYPE in headers.get(b"accept", b"")
 
 
 async def send_events(events: Events, request: InferenceRequest, receive: Receive, send: Send) -> None:
@@ -45,12 +47,12 @@ async def send_events(events: Events, request: InferenceRequest, receive: Receiv
 
 
 async def _send(events: Events, request: InferenceRequest, send: Send) -> None:
-    event: JsonObject | None = await anext(events)
+    together: list[JsonObject] | None = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    while event is not None:
-        await send({"type": "http.response.body", "body": encoded(event), "more_body": True})
+    while together is not None:
+        await send({"type": "http.response.body", "body": b"".join(map(encoded, together)), "more_body": True})
         try:
-            event = await anext(events, None)
+            together = await anext(events, None)
         except PlatformError as error:
             event = {"type": "error", **_failure(error, request)}
             await send({"type": "http.response.body", "body": encoded(event), "more_body": True})

@@ -30,11 +30,14 @@ from src.core.settings_sections import (
     CacheSettings,
     JobSettings,
     LakefsSettings,
+    LimitSettings,
     MediaSettings,
     MlflowSettings,
+    ModelSettings,
     NameList,
     OllamaSettings,
     QueueSettings,
+    ResultSettings,
     TransformersSettings,
     WorkerSettings,
     split_names,
@@ -48,7 +51,12 @@ class Settings(BaseSettings):
     """Every setting of the platform, validated once at the start."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AIML_", env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix="AIML_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # it may hold a password
     )
 
     host: str = "127.0.0.1"
@@ -76,8 +84,11 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     workers: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
+    models: dict[str, ModelSettings] = Field({}, description="settings of single models, by registered name")
     jobs: JobSettings = JobSettings()
     media: MediaSettings = MediaSettings()
+    results: ResultSettings = ResultSettings()
+    limits: LimitSettings = LimitSettings()
 
     @field_validator(
         "api_keys", "allowed_hosts", "allowed_origins", "media_roots", "fetch_allow", "required_models", mode="before"

@@ -11,6 +11,7 @@ PlatformError
     ├── NotFoundError
     │   └── ModelNotFoundError      no such model, version, alias or file
     ├── PayloadTooLargeError        past a size bound
+    ├── RateLimitedError            this caller asks more than one caller may
     ├── InferenceTimeoutError       the `timeout` option passed; generation was stopped
     ├── CancelledError              the caller went away; generation was stopped
     ├── InsufficientMemoryError     did not fit, while loading or inferring
@@ -95,6 +96,20 @@ class ModelNotFoundError(NotFoundError):
 
 class PayloadTooLargeError(InferenceError):
     """The input is larger than the bound."""
+
+
+class RateLimitedError(InferenceError):
+    """This caller asks more at once, or in a minute, than one caller may; `retry_after` in seconds."""
+
+    retryable = True
+    retry_after = 1.0
+
+    def __init__(
+        self, message: str, *, details: dict[str, Any] | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, details=details)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class InferenceTimeoutError(InferenceError):

@@ -24,6 +24,18 @@ model_loads = Counter("aiml_model_loads_total", "Models loaded since the start."
 http_requests = Counter(
     "aiml_http_requests_total", "HTTP requests by route and status.", ("method", "route", "status"), registry=registry
 )
+result_lookups = Counter(
+    "aiml_result_cache_lookups_total",
+    "Results looked up in the result cache, by outcome: hit, miss, unreachable.",
+    ("outcome",),
+    registry=registry,
+)
+limited_requests = Counter(
+    "aiml_limited_requests_total",
+    "Requests refused because their caller asked too much, by limit: rate, concurrent.",
+    ("limit",),
+    registry=registry,
+)
 
 
 @lru_cache(maxsize=1024)
@@ -42,6 +54,18 @@ def inference_duration(task: str, engine: str) -> Histogram:
 def http_outcome(method: str, route: str, status: int) -> Counter:
     """Returns the counter of one route and status."""
     return http_requests.labels(method, route, status)
+
+
+@lru_cache(maxsize=8)
+def result_lookup(outcome: str) -> Counter:
+    """Returns the counter of one outcome."""
+    return result_lookups.labels(outcome)
+
+
+@lru_cache(maxsize=8)
+def limited(limit: str) -> Counter:
+    """Returns the counter of one limit."""
+    return limited_requests.labels(limit)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -99,6 +99,10 @@ class MlflowRegistry:
         """Returns a resolution from memory, without blocking; None where it has to be resolved."""
         return self._cache.get(reference, degraded=self._connection.state == "degraded")
 
+    def current(self, reference: str) -> Resolution | None:
+        """Returns a resolution from memory that is as good as asking the registry; None where there is none."""
+        return self._cache.current(reference)
+
     def stale(self, reference: str) -> bool:
         """Whether `cached` answers with something that `refresh` should read again."""
         return self._cache.is_stale(reference) and not self._connection.is_quiet

@@ -1,14 +1,30 @@
 """The sections of the settings: names, types, bounds and defaults of what `src.core.config` reads."""
 
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 PACKAGED_OLLAMA = "http://localhost:11434"
 
-DTYPE_NAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+DEVICES = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+
+DTYPE_NAMES = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "8bit": "int8",
+    "int4": "nf4",
+    "4bit": "nf4",
+}
+"""Other names of number formats."""
+
+Dtype = Annotated[
+    Literal["auto", "float32", "float16", "bfloat16", "int8", "nf4"],
+    BeforeValidator(lambda value: DTYPE_NAMES.get(value, value) if isinstance(value, str) else value),
+]
 
 NameList = Annotated[tuple[str, ...], NoDecode]
 
@@ -51,8 +67,8 @@ class OllamaSettings(Section):
 
 
 class TransformersSettings(Section):
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    device: str = Field("auto", pattern=DEVICES)
+    torch_dtype: Dtype = "auto"
     trust_remote_code: bool = Field(True, description="counts only for models in trusted_models")
     trusted_models: NameList = Field((), description="registered names whose own code may run")
     cache_dir: str = Field("./cache/models", description="where Hugging Face downloads are cached")
@@ -61,11 +77,6 @@ class TransformersSettings(Section):
     @classmethod
     def _names(cls, value: Any) -> Any:
         return split_names(value)
-
-    @field_validator("torch_dtype", mode="before")
-    @classmethod
-    def _short_dtype(cls, value: Any) -> Any:
-        return DTYPE_NAMES.get(value, value)
 
 
 class CacheSettings(Section):
@@ -89,6 +100,18 @@ class WorkerSettings(Section):
 class QueueSettings(Section):
     max_size: int = Field(256, ge=1, description="requests that may wait for one model")
     max_batch_size: int = Field(32, ge=1, description="requests that an engine which can takes together")
+    max_wait_ms: float = Field(0.0, ge=0, le=10_000, description="how long a batch that is not full waits for more")
+
+
+class ModelSettings(Section):
+    """What an operator sets for one model; None: what holds for all."""
+
+    device: str | None = Field(None, pattern=DEVICES, description="where it runs for requests that do not say")
+    dtype: Dtype | None = Field(None, description="number format for requests that do not say")
+    max_batch_size: int | None = Field(None, ge=1, description="requests taken together")
+    max_wait_ms: float | None = Field(None, ge=0, le=10_000, description="how long a batch that is not full waits")
+    queue_priority: int | None = Field(None, ge=-10, le=10, description="priority of requests that name none")
+    cache_results: bool | None = Field(None, description="whether results are kept for requests that do not say")
 
 
 class MediaSettings(Section):
@@ -118,6 +141,43 @@ class MediaSettings(Section):
         return int((self.max_image_mb if kind == "image" else self.max_mb) * 1_000_000)
 
 
+class ResultSettings(Section):
+    """Answers that are kept for requests which ask for the same again; off unless a request or a model asks for it."""
+
+    max_mb: float = Field(64.0, gt=0, description="results kept in this process, in MB; without Redis")
+    max_entry_mb: float = Field(1.0, gt=0, description="largest result that is kept, in MB")
+    ttl: float = Field(3600.0, ge=0.001, description="seconds that a result is kept")
+    redis_url: SecretStr = Field(SecretStr(""), description="Redis that services share results in; empty: none")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _address(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            check_redis_address(value.get_secret_value())
+        return value
+
+
+class LimitSettings(Section):
+    """How much one caller may ask; 0 is no bound."""
+
+    requests_per_minute: int = Field(0, ge=0, description="requests of one caller a minute; 0: any number")
+    burst: int = Field(10, ge=1, description="requests of one caller that may come at once")
+    concurrent: int = Field(0, ge=0, description="requests of one caller in flight at once; 0: any number")
+    trusted_proxies: NameList = Field((), description="addresses and networks whose X-Forwarded-For is believed")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return split_names(value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            ip_network(entry, strict=False)
+        return value
+
+
 class JobSettings(Section):
     concurrency: int = Field(2, ge=1, description="downloads and uploads that run at the same time")
     keep_days: int = Field(30, ge=1, description="days that finished jobs are listed")
@@ -128,6 +188,19 @@ def split_names(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def check_redis_address(url: str) -> None:
+    """Raises ValueError, without the password, for what is no address of a Redis."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError("a Redis address names a host: redis://host:6379/0")
+    try:
+        _ = parts.port
+    except ValueError as exc:
+        raise ValueError("the port of a Redis address is a number from 0 to 65535") from exc
 
 
 def ollama_address(value: str) -> str:

@@ -5,13 +5,14 @@ from typing import Any
 
 from src.core import metrics
 from src.core.errors import PlatformError
+from src.core.logs import LineTemplate
 from src.core.model_manager import ModelManager
 from src.inference.registry import ModelRegistry
 from src.inference.router import canonical_task
 from src.inference.stats import InferenceStats
 from src.inference.types import Answer, InferenceRequest
 
-logger = logging.getLogger(__name__)
+_line = LineTemplate(logging.getLogger(__name__), logging.INFO, "inference")
 
 
 class RequestAccount:
@@ -28,8 +29,7 @@ class RequestAccount:
         self._stats.succeeded(made_by.registered_name or request.model_name, seconds)
         metrics.inference_outcome(request.task, request.engine, "success").inc()
         metrics.inference_duration(request.task, request.engine).observe(seconds)
-        if logger.isEnabledFor(logging.INFO):
-            self._log(request, seconds, outcome="success", version=made_by.version, commit=made_by.commit)
+        self._log(request, seconds, outcome="success", version=made_by.version, commit=made_by.commit)
 
     def failed(self, request: InferenceRequest, error: PlatformError, seconds: float) -> None:
         """Books a failure after `seconds`."""
@@ -43,14 +43,11 @@ class RequestAccount:
         self._log(request, seconds, outcome=error.error_type, error=error.message)
 
     def _log(self, request: InferenceRequest, seconds: float, **facts: Any) -> None:
-        logger.info(
-            "inference",
-            extra={
-                "request_id": request.request_id,
-                "task": request.task,
-                "engine": request.engine,
-                "model": request.model_name,
-                "seconds": round(seconds, 6),
-                **facts,
-            },
+        _line.log(
+            request_id=request.request_id,
+            task=request.task,
+            engine=request.engine,
+            model=request.model_name,
+            seconds=round(seconds, 6),
+            **facts,
         )

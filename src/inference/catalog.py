@@ -34,6 +34,7 @@ class ModelCatalog:
         self._canonical_task = canonical_task
         self._judged: dict[tuple[str, str, str], tuple[str, ...]] = {}
         self._refreshing: set[str] = set()
+        self._located: dict[tuple[str, str, str], tuple[Resolution, ServableModel]] = {}
 
     async def locate(self, name: str, task: str, engine_name: str, engine: BaseEngine) -> ServableModel:
         """Returns the model; raises `ModelNotFoundError`, or `InvalidInputError` for the wrong engine or task."""
@@ -41,6 +42,17 @@ class ModelCatalog:
             resolution = await self._resolve(name)
         except ModelNotFoundError as exc:
             return await self._unregistered(name, engine_name, engine, exc)
+        asked = (name, task, engine_name)
+        last = self._located.get(asked)
+        if last is not None and last[0] is resolution:
+            return last[1]
+        model = await self._checked(resolution, task, engine_name, engine)
+        if len(self._located) >= _REMEMBERED:
+            self._located.clear()
+        self._located[asked] = resolution, model
+        return model
+
+    async def _checked(self, resolution: Resolution, task: str, engine_name: str, engine: BaseEngine) -> ServableModel:
         registered = resolution.registered
         if registered.engine and registered.engine != engine_name:
             raise InvalidInputError(
@@ -60,6 +72,8 @@ class ModelCatalog:
 
     async def _resolve(self, name: str) -> Resolution:
         registry = self._models.registry
+        if (current := registry.current(name)) is not None:
+            return current
         found = registry.cached(name)
         if found is None:
             return await in_thread(lambda: registry.resolve(name))

@@ -18,14 +18,18 @@ from src.inference.model_settings import settings_of
 from src.inference.models.base import BaseModelHandler
 from src.inference.options import CommonOptions, default_of, validate_options
 from src.inference.registry import ModelRegistry
-from src.inference.types import Answer, InferenceRequest, JsonObject, OnDelta, Provenance, ServableModel
+from src.inference.results_key import ResultOf
+from src.inference.results_reuse import KeptResult, Lookup, ResultReuse
+from src.inference.served import Served, for_engine, is_ours, priority_of, provenance_of, wish
+from src.inference.types import Answer, InferenceRequest, JsonObject, OnDelta, ServableModel
 from src.inference.workers import failures
 from src.inference.workers.base import DeathListener, LoadSpec, Worker
 from src.inference.workers.host import class_reference
 from src.inference.workers.launching import Launcher
 
 _DEFAULT_TIMEOUT = float(default_of(CommonOptions, "timeout"))
-_FOR_US = frozenset({"timeout", "stream", "queue_priority"})
+_REMEMBERED = 1000
+_TEXTS = ("generated_text", "description", "transcription", "analysis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Runtime:
     launcher: Launcher
     intake: Intake
     on_host: Callable[[str | None], bool]
+    reuse: ResultReuse
 
 
 class ModelExecutor:
@@ -52,6 +57,7 @@ class ModelExecutor:
         self._config = engine_config(engine_class, runtime.settings)
         # The engine of in-house models lives in their workers; this one only answers questions about names.
         self.engine = engine_class(self._config) if self._config else engine_class()
+        self._served: dict[tuple[str, str | None, str | None], Served] = {}
         self._in_use = 0
         self._retired = False
 
@@ -95,7 +101,7 @@ class ModelExecutor:
 
     def _options(self, options: JsonObject, handler_class: type[BaseModelHandler]) -> JsonObject:
         schema = self.engine_class.options_schema
-        if schema is None or not _is_ours(handler_class):
+        if schema is None or not is_ours(handler_class):
             # A stranger's handler or engine has options that we do not know.
             return {name: value for name, value in options.items() if value is not None}
         checked = validate_options(schema, options)
@@ -118,6 +124,9 @@ class ModelExecutor:
         data, notes = request.data, list[str]()
         if handler.media:
             data, notes = await self._runtime.intake.encoded(type(handler), request)
+        lookup = await self._look_up(self._to_serve(model, type(handler), None, None), data, options)
+        if lookup.found is not None:
+            return self._kept(lookup, lookup.found, model, request, notes)
         try:
             prepared = handler.preprocess(data, options)
         except Exception as exc:
@@ -130,8 +139,11 @@ class ModelExecutor:
             result = handler.postprocess(raw, options)
         except Exception as exc:
             raise failures.engine_failure(exc, self.engine_class.__name__) from exc
-        provenance = self._provenance(model, digest=facts["digest"], engine_version=facts["engine_version"])
-        return Answer(result, provenance, [*model.warnings, *notes, *(facts["warnings"] or [])])
+        provenance = provenance_of(model, self.engine_name, facts["digest"], facts["engine_version"])
+        warnings = facts["warnings"] or []
+        if lookup.key is not None and await self._still_has(model, lookup.digest):
+            await lookup.keep(KeptResult(result, warnings, facts["engine_version"]))
+        return Answer(result, provenance, [*model.warnings, *notes, *warnings, *lookup.warnings])
 
     async def _asked(self, model: ServableModel, prepared: JsonObject, on_delta: OnDelta | None) -> Any:
         """Returns a network engine's raw answer, once `on_delta` has had its pieces."""
@@ -156,66 +168,102 @@ class ModelExecutor:
     ) -> Answer:
         data, notes = request.data, list[str]()
         cache = self._runtime.cache
-        device, dtype = _wish(options, "device"), _wish(options, "dtype") or _wish(options, "torch_dtype")
-        if handler_class.media and not cache.holds(self._key(model, handler_class, device, dtype)):
+        device, dtype = wish(options, "device"), wish(options, "dtype") or wish(options, "torch_dtype")
+        served = self._serving(request.model_name, model, handler_class, device, dtype)
+        if handler_class.media and not cache.holds(served.key):
             # A model takes seconds to load: what is no picture at all should not start that.
             await self._runtime.intake.probe(handler_class, request)
-        entry = self._enter(model, handler_class, device, dtype)
+        lookup = Lookup()
+        if not handler_class.media and (served.own.cache_results or "cache" in options):
+            # What is kept needs no loaded model; media are decoded as the loaded model wants them.
+            lookup = await self._look_up(served, data, options)
+            if lookup.found is not None:
+                return self._kept(lookup, lookup.found, model, request, notes)
+        entry = self._enter(served)
         try:
             worker = entry.worker if entry.worker is not None else await cache.loaded(entry)
             if handler_class.media:
                 facts = dict(worker.report.media)
                 data, notes = await self._runtime.intake.decoded(handler_class, request, options, facts)
+                lookup = await self._look_up(served, data, options)
+                if lookup.found is not None:
+                    return self._kept(lookup, lookup.found, model, request, notes)
             answer = await worker.infer(
                 data,
-                _for_engine(options) if self.engine_class.options_schema else options,
+                for_engine(options) if self.engine_class.options_schema else options,
                 None if "timeout" in options else _DEFAULT_TIMEOUT,
                 on_delta=request.on_delta,
-                priority=self._priority(model, options),
+                priority=priority_of(options, served.own),
             )
-            report = worker.report
+            report, provenance = worker.report, served.provenance_by(worker.report)
         finally:
             cache.leave(entry)
-        provenance = self._provenance(
-            model,
-            digest=model.registered.digest if model.registered else None,
-            engine_version=report.engine_version,
-            device=report.device,
-            dtype=report.dtype,
+        if lookup.key is not None:
+            await lookup.keep(
+                KeptResult(answer.result, answer.warnings, report.engine_version, report.device, report.dtype)
+            )
+        return Answer(answer.result, provenance, [*model.warnings, *notes, *answer.warnings, *lookup.warnings])
+
+    async def _look_up(self, served: Served, data: JsonObject, options: JsonObject) -> Lookup:
+        """Returns what is kept for a request that wants a kept result."""
+        model, handler_class, own = served.model, served.handler_class, served.own
+        if not ResultReuse.wanted(options, handler_class, own.cache_results):
+            return Lookup()
+        if self.engine.is_network:
+            digest = await self.engine.content_digest(model)
+        else:
+            digest = model.registered.digest if model.registered else None
+        made_by = ResultOf(
+            digest=digest,
+            model=model.name,
+            task=self.task,
+            engine=self.engine_name,
+            engine_version=self.engine.version(),
+            handler=served.key.handler,
+            device=wish(options, "device") or own.device or self._config.get("device"),
+            dtype=served.key.dtype or own.dtype or self._config.get("torch_dtype"),
         )
-        return Answer(answer.result, provenance, [*model.warnings, *notes, *answer.warnings])
+        return await self._runtime.reuse.look_up(made_by, data, options, handler_class, self.engine_class)
 
-    def _priority(self, model: ServableModel, options: JsonObject) -> int:
-        asked = options.get("queue_priority")
-        if isinstance(asked, int) and -10 <= asked <= 10:
-            return asked
-        return settings_of(model, self._runtime.settings).queue_priority or 0
+    async def _still_has(self, model: ServableModel, digest: str | None) -> bool:
+        """Whether a server has under a name what it had before it answered: its names move."""
+        try:
+            return await self.engine.content_digest(model) == digest
+        except PlatformError:
+            return False
 
-    def hold(self, registered: RegisteredVersion, device: str | None, dtype: str | None) -> LoadedModel:
-        """Enters a version in the cache as a request would, until `leave`; one that is missing loads and warms up."""
-        handler_class = self._runtime.registry.handler_for(self.task, registered.name)
-        return self._enter(servable(registered), handler_class, device, dtype, warm=True)
+    def _kept(
+        self, lookup: Lookup, kept: KeptResult, model: ServableModel, request: InferenceRequest, notes: list[str]
+    ) -> Answer:
+        """Returns an answer with a kept result, of the version that is asked for."""
+        provenance = provenance_of(
+            model, self.engine_name, lookup.digest, kept.engine_version, device=kept.device, dtype=kept.dtype
+        )
+        text = next((kept.result[name] for name in _TEXTS if name in kept.result), None)
+        if request.on_delta is not None and isinstance(text, str) and text:
+            request.on_delta(text)
+        return Answer(kept.result, provenance, [*model.warnings, *notes, *kept.warnings], cached=True)
 
-    def _enter(
+    def _serving(
         self,
+        name: str,
         model: ServableModel,
         handler_class: type[BaseModelHandler],
         device: str | None,
         dtype: str | None,
-        *,
-        warm: bool = False,
-    ) -> LoadedModel:
-        key = self._key(model, handler_class, device, dtype)
+    ) -> Served:
+        served = self._served.get((name, device, dtype))
+        if served is None or served.model is not model or served.handler_class is not handler_class:
+            served = self._to_serve(model, handler_class, device, dtype)
+            if len(self._served) >= _REMEMBERED:
+                self._served.clear()
+            self._served[name, device, dtype] = served
+        return served
 
-        async def load(on_death: DeathListener) -> Worker:
-            return await self._load(model, key, handler_class, on_death, warm=warm)
-
-        return self._runtime.cache.enter(key, model, load)
-
-    def _key(
+    def _to_serve(
         self, model: ServableModel, handler_class: type[BaseModelHandler], device: str | None, dtype: str | None
-    ) -> ModelKey:
-        return ModelKey(
+    ) -> Served:
+        key = ModelKey(
             model=model.key if model.registered is None else f"{model.name}@{model.registered.version}:{model.key}",
             engine=self.engine_name,
             task=self.task,
@@ -223,6 +271,18 @@ class ModelExecutor:
             device=device,
             dtype=dtype,
         )
+        return Served(model, handler_class, key, settings_of(model, self._runtime.settings))
+
+    def hold(self, registered: RegisteredVersion, device: str | None, dtype: str | None) -> LoadedModel:
+        """Enters a version in the cache as a request would, until `leave`; one that is missing loads and warms up."""
+        handler_class = self._runtime.registry.handler_for(self.task, registered.name)
+        return self._enter(self._to_serve(servable(registered), handler_class, device, dtype), warm=True)
+
+    def _enter(self, served: Served, *, warm: bool = False) -> LoadedModel:
+        async def load(on_death: DeathListener) -> Worker:
+            return await self._load(served.model, served.key, served.handler_class, on_death, warm=warm)
+
+        return self._runtime.cache.enter(served.key, served.model, load)
 
     async def _load(
         self,
@@ -235,6 +295,8 @@ class ModelExecutor:
     ) -> Worker:
         engine, handler = class_reference(self.engine_class), class_reference(handler_class)
         path = await self._runtime.catalog.files(model)
+        own = settings_of(model, self._runtime.settings)
+        device = key.device or own.device
         spec = LoadSpec(
             engine=engine or "",
             engine_config=self._config,
@@ -242,8 +304,8 @@ class ModelExecutor:
             task=self.task,
             model_name=model.name,
             model_path=str(path) if path else None,
-            device=key.device,
-            dtype=key.dtype,
+            device=device,
+            dtype=key.dtype or own.dtype,
             tags=dict(model.tags),
             warm=warm,
         )
@@ -252,27 +314,10 @@ class ModelExecutor:
             handler_class,
             spec,
             modules=self.engine.preload_modules([path] if path else []),
-            fork=self._runtime.on_host(key.device),
-            own=settings_of(model, self._runtime.settings),
+            fork=self._runtime.on_host(device),
+            own=own,
         )
         return await start_worker(plan, self._runtime.settings, self._runtime.launcher, on_death)
-
-    def _provenance(
-        self, model: ServableModel, *, digest: str | None, engine_version: str | None, **placed: Any
-    ) -> Provenance:
-        registered = model.registered
-        return Provenance(
-            registered_name=registered.name if registered else None,
-            version=registered.version if registered else None,
-            alias=model.alias,
-            source=registered.source if registered else None,
-            commit=registered.commit if registered else None,
-            digest=digest,
-            engine=self.engine_name,
-            engine_version=engine_version,
-            ollama_model=(model.tags.get("ollama_model_name") or model.name) if self.engine_name == "ollama" else None,
-            **placed,
-        )
 
 
 @asynccontextmanager
@@ -287,25 +332,9 @@ async def _bounded(seconds: Any) -> AsyncIterator[None]:
         raise failures.timed_out(seconds) from exc
 
 
-def _for_engine(options: JsonObject) -> JsonObject:
-    """Returns the options that say how to answer: without those that say when, so that more requests are alike."""
-    if not _FOR_US.isdisjoint(options):
-        return {name: value for name, value in options.items() if name not in _FOR_US}
-    return options
-
-
-def _wish(options: JsonObject, name: str) -> str | None:
-    value = options.get(name)
-    return None if value in (None, "auto") else str(value)
-
-
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.startswith("src.inference.")
-
-
 def engine_config(engine_class: type[BaseEngine], settings: Settings) -> JsonObject:
     """Returns the settings section of a built-in engine; {} for anybody else's."""
-    section = getattr(settings, engine_class.name, None) if _is_ours(engine_class) else None
+    section = getattr(settings, engine_class.name, None) if is_ours(engine_class) else None
     return section.model_dump() if section is not None else {}
 
 

@@ -1,4 +1,4 @@
-"""How the things beyond this process are: MLflow, lakeFS, Ollama. Looked at seldom, told at once."""
+"""How the things beyond this process are: MLflow, lakeFS, Ollama, Redis. Looked at seldom, told at once."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ import time
 from src.core.errors import PlatformError
 from src.core.model_manager import ModelManager
 from src.core.threads import in_thread
+from src.inference.results import ResultCache
 from src.inference.router import TaskRouter
 from src.inference.types import JsonObject
 
@@ -16,9 +17,10 @@ FIRST_LOOK_SECONDS = 1.0
 class DependencyMonitor:
     """Remembers the last look at each dependency, and looks again behind the request that finds it old."""
 
-    def __init__(self, models: ModelManager, router: TaskRouter) -> None:
+    def __init__(self, models: ModelManager, router: TaskRouter, results: ResultCache | None = None) -> None:
         self._models = models
         self._router = router
+        self._results = results
         self._last: dict[str, JsonObject] = {}
         self._looked_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
@@ -32,8 +34,10 @@ class DependencyMonitor:
         return self._last or {"mlflow": {"configured": False, "status": "starting", "degrades": False}}
 
     async def _look(self) -> None:
-        mlflow, lakefs, ollama = await asyncio.gather(self._mlflow(), self._lakefs(), self._ollama())
-        self._last = {"mlflow": mlflow, "lakefs": lakefs, "ollama": ollama}
+        mlflow, lakefs, ollama, redis = await asyncio.gather(
+            self._mlflow(), self._lakefs(), self._ollama(), self._redis()
+        )
+        self._last = {"mlflow": mlflow, "lakefs": lakefs, "ollama": ollama, "redis": redis}
         self._looked_at = time.monotonic()
 
     async def _mlflow(self) -> JsonObject:
@@ -79,6 +83,11 @@ class DependencyMonitor:
         except PlatformError as exc:
             return {"configured": True, "status": "unreachable", "reason": exc.message, "degrades": True}
         return {"configured": True, "status": "ok", "latency_ms": _milliseconds_since(started), "degrades": False}
+
+    async def _redis(self) -> JsonObject:
+        if self._results is None:
+            return {"configured": False, "status": "not configured", "degrades": False}
+        return await self._results.dependency()
 
 
 def _milliseconds_since(started: float) -> float:

@@ -159,6 +159,7 @@ class InferenceManager(ManagerParts):
         buffers.sweep()
         # MLflow's import leaves a million objects behind: a collection that walks them stops every request.
         in_background(self._models.registry.start, settle_memory)
+        self._starting = asyncio.create_task(self.results.start())
         if self.settings.workers.preload != "never":
             in_background(lambda: self._warm(loop), lambda: None)
 
@@ -172,6 +173,7 @@ class InferenceManager(ManagerParts):
         for executor in self.router.executors():
             await executor.close()
         await self.launcher.preloader.stop()
+        await self.results.aclose()
         if "media" in self.__dict__:
             await self.__dict__.pop("media").close()
 
@@ -193,7 +195,7 @@ class InferenceManager(ManagerParts):
         self._account.succeeded(request, answer, seconds)
         return success_envelope(request, answer, seconds)
 
-    def events(self, request: InferenceRequest) -> AsyncGenerator[JsonObject, None]:
+    def events(self, request: InferenceRequest) -> AsyncGenerator[list[JsonObject], None]:
         """Yields the pieces of an answer and then its envelope; see `follow`. Runs on the service's loop."""
         return follow(self.execute, request)
 
@@ -230,6 +232,7 @@ class InferenceManager(ManagerParts):
                 for task, engines in self.router.routes().items()
             },
             "models": models,
+            "result_cache": self.results.stats(),
             "memory": await in_thread(self.admission.report),
             "decoders": self.media.pool.state(),
             "preloader": {"state": self.launcher.preloader.state, "pid": self.launcher.preloader.pid},
@@ -237,6 +240,7 @@ class InferenceManager(ManagerParts):
 
     async def aclear_cache(self) -> int:
         """Like `clear_cache`, awaited on the service's loop."""
+        await self.results.clear()
         return await self.cache.clear()
 
     async def readiness(self, model_name: str | None) -> tuple[bool, str]:
@@ -289,8 +293,9 @@ class InferenceManager(ManagerParts):
             check_types(task, engine, model_name, data, options)
             request = InferenceRequest(task, engine, model_name, data, options or {}, request_id, trusted=True)
             async with aclosing(self.events(request)) as events:
-                async for event in events:
-                    yield event
+                async for together in events:
+                    for event in together:
+                        yield event
         except PlatformError as error:
             if raise_on_error:
                 raise

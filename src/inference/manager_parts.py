@@ -13,8 +13,11 @@ from src.inference.health import DependencyMonitor
 from src.inference.hot_swap import HotSwapper
 from src.inference.intake import Intake
 from src.inference.memory_admission import MemoryAdmission
+from src.inference.model_settings import settings_of
 from src.inference.page_words import PageReader
 from src.inference.registry import EngineClass, ModelRegistry
+from src.inference.results import ResultCache
+from src.inference.results_reuse import ResultReuse
 from src.inference.router import TaskRouter, canonical_task
 from src.inference.runtime_loop import RuntimeLoop
 from src.inference.suitability import EngineJudge
@@ -34,6 +37,7 @@ _MADE_WHEN_NEEDED = (
     "_runtime",
     "_swapper",
     "media",
+    "results",
 )
 
 
@@ -69,6 +73,7 @@ class ManagerParts:
             self._catalog.files,
             device=self.settings.transformers.device,
             dtype=self.settings.transformers.torch_dtype,
+            own=lambda model: settings_of(model, self.settings),
             forks=lambda: self.launcher.preloader.state in ("starting", "ready"),
         )
 
@@ -83,7 +88,7 @@ class ManagerParts:
 
     @cached_property
     def _monitor(self) -> DependencyMonitor:
-        return DependencyMonitor(self._models, self.router)
+        return DependencyMonitor(self._models, self.router, self.results)
 
     @cached_property
     def _runtime(self) -> Runtime:
@@ -95,7 +100,13 @@ class ManagerParts:
             self.launcher,
             Intake(lambda: self.media, PageReader(self.settings.media, self._route)),
             self.admission.on_host,
+            ResultReuse(self.results),
         )
+
+    @cached_property
+    def results(self) -> ResultCache:
+        """Results that are kept for who asks the same again."""
+        return ResultCache(self.settings.results)
 
     @cached_property
     def media(self) -> MediaLoader:
@@ -139,5 +150,7 @@ class ManagerParts:
             self.launcher.preloader.abandon()
         if "media" in self.__dict__:
             self.media.pool.abandon()
+        if "results" in self.__dict__:
+            self.results.abandon()
         for name in _MADE_WHEN_NEEDED:
             self.__dict__.pop(name, None)

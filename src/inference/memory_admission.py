@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src.core.gpu_manager import GpuManager
 from src.core.memory import private_memory
+from src.core.settings_sections import ModelSettings
 from src.core.threads import in_thread
 from src.inference import vram_estimator
 from src.inference.admission import Ledger, PeakRecords, refusal
@@ -35,12 +36,14 @@ class MemoryAdmission:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        own: Callable[[ServableModel], ModelSettings] = lambda model: ModelSettings(),
         forks: Callable[[], bool] = lambda: False,
     ) -> None:
         self._gpus = gpus
         self._peaks = peaks
         self._files = files
         self._default_device, self._default_dtype = device, dtype
+        self._own = own
         self._forks = forks
         budget = gpus.budget_bytes
         self._ledger = Ledger(gpus, None if budget is None else {"cpu": budget})
@@ -77,7 +80,7 @@ class MemoryAdmission:
             return  # what a process takes on the host says nothing of its GPU
         registered = entry.model.registered
         self._peaks.record(
-            registered.digest if registered else None, self._device(entry), entry.key.dtype, int(measured * SLACK)
+            registered.digest if registered else None, self._device(entry), self._dtype(entry), int(measured * SLACK)
         )
         booked = self.booked(entry)
         self._ledger.settle(entry, max(booked or 0, measured), shown_bytes=private_memory(worker.pid))
@@ -109,19 +112,22 @@ class MemoryAdmission:
         }
 
     def _device(self, entry: LoadedModel) -> str:
-        wish = entry.key.device or self._default_device
+        wish = entry.key.device or self._own(entry.model).device or self._default_device
         return self._gpus.devices()[0].name if wish == "auto" else wish
 
+    def _dtype(self, entry: LoadedModel) -> str:
+        return entry.key.dtype or self._own(entry.model).dtype or self._default_dtype
+
     def _wanted(self, entry: LoadedModel, path: Path | None) -> tuple[str, int]:
-        device = self._device(entry)
+        device, dtype = self._device(entry), self._dtype(entry)
         registered = entry.model.registered
         digest = registered.digest if registered else None
         if path is None:
-            return device, self._peaks.peak(digest, device, entry.key.dtype) or 0
+            return device, self._peaks.peak(digest, device, dtype) or 0
         runtime = vram_estimator.FORKED_RUNTIME_BYTES if self._forks() else vram_estimator.RUNTIME_BYTES
-        estimate = vram_estimator.estimate(path, dtype=entry.key.dtype or self._default_dtype, runtime_bytes=runtime)
+        estimate = vram_estimator.estimate(path, dtype=dtype, device=device, runtime_bytes=runtime)
         for warning in estimate.warnings:
             logger.warning("estimate of %s: %s", entry.model.name, warning)
         if estimate.method == "unknown":
-            return device, self._peaks.peak(digest, device, entry.key.dtype) or 0
-        return device, self._peaks.prefer(estimate, digest, device, entry.key.dtype)
+            return device, self._peaks.peak(digest, device, dtype) or 0
+        return device, self._peaks.prefer(estimate, digest, device, dtype)

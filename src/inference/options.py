@@ -3,18 +3,12 @@
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticValidationError
 
 from src.core.errors import ValidationError
-from src.core.settings_sections import DTYPE_NAMES
+from src.core.settings_sections import DEVICES, Dtype
 from src.inference.types import JsonObject
-
-DtypeName = Annotated[
-    Literal["auto", "float32", "float16", "bfloat16", "int8"],
-    BeforeValidator(lambda value: DTYPE_NAMES.get(value, value) if isinstance(value, str) else value),
-]
-
 
 TokenId = Annotated[int, Field(ge=0)]
 # An empty stop text would end every answer before it begins.
@@ -44,7 +38,11 @@ class CommonOptions(BaseModel):
     stop: StopText | list[StopText] | None = Field(None, description="text before which the answer ends")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="the same seed gives the same answer")
     timeout: float | None = Field(60.0, gt=0, le=86400, description="seconds until generation is stopped")
-    stream: bool | None = False
+    stream: bool | None = Field(False, description="the answer comes in pieces, as server-sent events")
+    queue_priority: int | None = Field(
+        None, ge=-10, le=10, description="of requests that wait for a model, those of higher priority go first"
+    )
+    cache: bool | None = Field(None, description="keep the result, and take a kept one; null: as the model has it")
 
 
 class OllamaOptions(CommonOptions):
@@ -74,10 +72,10 @@ class OllamaOptions(CommonOptions):
 class TransformersOptions(CommonOptions):
     """What engine `transformers` takes besides."""
 
-    device: str | None = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str | None = Field("auto", pattern=DEVICES)
     device_map: str | None = "auto"
-    torch_dtype: DtypeName | None = "auto"
-    dtype: DtypeName | None = Field(None, description="the newer name of torch_dtype")
+    torch_dtype: Dtype | None = "auto"
+    dtype: Dtype | None = Field(None, description="the newer name of torch_dtype")
     trust_remote_code: bool | None = None
     batch_size: int | None = Field(1, ge=1)
     logprobs: bool | None = Field(False, description="metadata holds the log-probability of each generated token")

@@ -10,8 +10,9 @@ from src.inference.types import InferenceRequest, JsonObject
 Execute = Callable[[InferenceRequest], Awaitable[JsonObject]]
 
 
-async def follow(execute: Execute, request: InferenceRequest) -> AsyncGenerator[JsonObject, None]:
-    """Yields `{"type": "delta", "text": …}` for each piece, and last `{"type": "result", …}`, the whole envelope.
+async def follow(execute: Execute, request: InferenceRequest) -> AsyncGenerator[list[JsonObject], None]:
+    """Yields events as they come, those that wait together: `{"type": "delta", "text": …}` for each piece, and last
+    `{"type": "result", …}`, the whole envelope.
 
     The texts of the pieces, joined, are the text of the result. Raises what `execute` raises; closing the
     generator before its end stops the work.
@@ -20,10 +21,15 @@ async def follow(execute: Execute, request: InferenceRequest) -> AsyncGenerator[
     work = asyncio.ensure_future(execute(replace(request, on_delta=pieces.put_nowait)))
     work.add_done_callback(lambda _: pieces.put_nowait(None))
     try:
-        while (piece := await pieces.get()) is not None:
-            yield {"type": "delta", "text": piece}
+        waiting: list[str | None] = []
+        while None not in waiting:
+            waiting = [await pieces.get()]
+            while not pieces.empty():
+                waiting.append(pieces.get_nowait())
+            if deltas := [{"type": "delta", "text": piece} for piece in waiting if piece is not None]:
+                yield deltas
         envelope = await work
-        yield {"type": "result", **envelope, "usage": usage(envelope["result"])}
+        yield [{"type": "result", **envelope, "usage": usage(envelope["result"])}]
     finally:
         if not work.done():
             work.cancel()

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from src.core.errors import PlatformError
@@ -53,7 +54,11 @@ class Provenance:
 
     def as_json(self) -> JsonObject:
         """Returns the fields as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return dict(zip(_PROVENANCE, _provenance(self), strict=True))
+
+
+_PROVENANCE = tuple(field.name for field in fields(Provenance))
+_provenance = attrgetter(*_PROVENANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,12 @@ class ServableModel:
 
 @dataclass(slots=True)
 class Answer:
-    """What an executor made of a request."""
+    """What an executor made of a request; `cached`: of an earlier one that asked the same."""
 
     result: JsonObject
     provenance: Provenance
     warnings: list[str] = field(default_factory=list)
+    cached: bool = False
 
 
 def success_envelope(request: InferenceRequest, answer: Answer, seconds: float) -> JsonObject:
@@ -98,6 +104,8 @@ def success_envelope(request: InferenceRequest, answer: Answer, seconds: float) 
         "request_id": request.request_id,
         "provenance": answer.provenance.as_json(),
     }
+    if answer.cached:
+        envelope["cached"] = True
     if answer.warnings:
         envelope["warnings"] = answer.warnings
     return envelope

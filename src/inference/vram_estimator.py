@@ -4,9 +4,11 @@ No weight is read and neither torch nor transformers is imported: this runs in t
 before a worker is asked to load anything. Formulas, in bytes:
 
 - **weights**: each tensor's elements times the size of the dtype it is loaded in; what the loaded model
-  shares between two names (tied embeddings) once.
+  shares between two names (tied embeddings) once. In int8 and nf4 the layers that `quantization` names, the
+  rest in what the device computes in.
 - **KV cache**: layers x (key width + value width) x dtype size x tokens x batch (`model_config.kv_elements`).
-- **overhead**: `runtime_bytes` + the larger of weights / 20 (allocator slack, workspaces) and
+- **overhead**: `runtime_bytes` + the largest of weights / 20 (allocator slack, workspaces), what quantizing the
+  largest layer holds, and
   tokens x batch x (8 x hidden + 4 x intermediate) x dtype size (what a forward pass holds at once)
   + batch x vocabulary x 24 (float32 logits and their copies while sampling)
   + the KV cache once more (it grows by copying, and the holes stay with the process).
@@ -29,6 +31,15 @@ from src.inference.model_config import (
     parameter_count,
     text_part,
 )
+from src.inference.quantization import (
+    LOADING_BYTES,
+    QUANTIZED,
+    QuantizedFormat,
+    compute_format,
+    is_quantized,
+    quantized_before,
+    quantized_bytes,
+)
 from src.inference.weight_files import (
     FLOAT8,
     FLOATS,
@@ -50,7 +61,6 @@ DEFAULT_CONTEXT_TOKENS = 2048
 """Tokens of KV cache that room is made for unless the caller says otherwise; a shorter context bounds it."""
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_QUANTIZED = ("int8", "nf4")
 _INPUT_EMBEDDINGS = (
     "embed_tokens.weight", "wte.weight", "shared.weight", "word_embeddings.weight", "embed_in.weight"
 )  # fmt: skip
@@ -87,12 +97,16 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """`dtype` is the safetensors name of what the model computes in; None: not known."""
+    """`dtype` is the safetensors name of what the model computes in; None: not known.
+
+    `loading_bytes`: what loading holds at once besides.
+    """
 
     bytes: int
     parameters: int | None
     method: Method
     dtype: str | None
+    loading_bytes: int = 0
     tensors: tuple[Tensor, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -102,7 +116,7 @@ class _Wish:
     """How the weights are to be loaded; `dtype` by its safetensors name, None: as the model says itself."""
 
     dtype: str | None
-    quantized: str | None
+    quantized: QuantizedFormat | None
 
 
 def estimate(
@@ -111,20 +125,18 @@ def estimate(
     dtype: str | None,
     context_tokens: int | None = None,
     batch: int = 1,
-    quantization: str | None = None,
+    device: str = "cpu",
     runtime_bytes: int = RUNTIME_BYTES,
 ) -> MemoryEstimate:
     """Returns what the model in a folder (or a single file) takes once loaded in `dtype`.
 
-    `dtype`: `float32`, `float16`, `bfloat16` or their short names; None and `auto` keep the checkpoint's.
-    `quantization` (or `dtype`): `int8`, `nf4`. Names that no loader knows change nothing here: the loader
-    refuses them. `context_tokens` and `batch` size the KV cache; `runtime_bytes` is what a worker takes
-    without a model. Never raises on what the files hold.
+    `dtype`: `float32`, `float16`, `bfloat16`, `int8`, `nf4` or their other names; None and `auto` keep the
+    checkpoint's. Names that no loader knows change nothing here: the loader refuses them. `context_tokens` and
+    `batch` size the KV cache; what is not quantized depends on the `device`; `runtime_bytes` is what a worker
+    takes without a model. Never raises on what the files hold.
     """
-    wanted = DTYPE_NAMES.get(dtype or "", dtype)
-    quantized = next((name for name in (quantization, wanted) if name in _QUANTIZED), None)
     config = read_json((path.parent if path.is_file() else path) / "config.json")
-    weights = _weights(path, config, _Wish(_DTYPES.get(wanted or ""), quantized))
+    weights = _weights(path, config, _wish(DTYPE_NAMES.get(dtype or "", dtype), config, device))
     size = FLOATS.get(weights.dtype or "", 4)
     tokens = context_tokens or min(DEFAULT_CONTEXT_TOKENS, context_length(config) or DEFAULT_CONTEXT_TOKENS)
     cache = _kv_elements(config, weights, tokens) * size * batch
@@ -133,11 +145,19 @@ def estimate(
     return MemoryEstimate(
         weights_bytes=weights.bytes,
         kv_cache_bytes=cache,
-        overhead_bytes=runtime_bytes + max(weights.bytes // 20, forward + sampling + cache),
+        overhead_bytes=runtime_bytes + max(weights.bytes // 20, weights.loading_bytes, forward + sampling + cache),
         method=weights.method,
         parameter_count=weights.parameters,
         warnings=weights.warnings,
     )
+
+
+def _wish(wanted: str | None, config: Config, device: str) -> _Wish:
+    quantized = next((name for name in QUANTIZED if name == wanted), None)
+    if quantized is None:
+        return _Wish(_DTYPES.get(wanted or ""), None)
+    # One that is quantized already is loaded as it is, or refused.
+    return _Wish(_DTYPES[compute_format(device)], None if quantized_before(config) else quantized)
 
 
 def _weights(path: Path, config: Config, wish: _Wish) -> _Weights:
@@ -165,19 +185,23 @@ def _from_headers(
     dtype = dtype or next((tensor.dtype for tensor in by_name if tensor.dtype in FLOATS), None)
     # A checkpoint quantized beforehand stays as it is, but for the floats beside it.
     convertible = FLOATS if config.get("quantization_config") else {**FLOATS, **FLOAT8}
-    kept = _kept_in_float32(config) if dtype == "F16" else ()
+    kept = _kept_in_float32(config)
     loaded = _without_copies(by_name, config)
-    total = sum(
-        _loaded_bytes(tensor, dtype, wish.quantized, kept)
+    packed = {tensor.name: size for tensor in loaded if (size := _packed_bytes(tensor, wish.quantized, kept, config))}
+    floats = kept if dtype == "F16" else ()
+    total = sum(packed.values()) + sum(
+        _loaded_bytes(tensor, dtype, floats)
         if dtype is not None and tensor.dtype in convertible
         else tensor.stored_bytes
         for tensor in loaded
+        if tensor.name not in packed
     )
+    largest = max((tensor.elements for tensor in loaded if tensor.name in packed), default=0)
     parameters = sum(tensor.elements for tensor in loaded if tensor.dtype in convertible)
     if files.missing:
         share = _whole_over_present(files, sum(tensor.stored_bytes for tensor in tensors))
         total, parameters = int(total * share), int(parameters * share)
-    return _Weights(total, parameters, "safetensors headers", dtype, tuple(loaded), warnings)
+    return _Weights(total, parameters, "safetensors headers", dtype, largest * LOADING_BYTES, tuple(loaded), warnings)
 
 
 def _from_file_sizes(files: WeightFiles, config: Config, wish: _Wish, warnings: tuple[str, ...]) -> _Weights:
@@ -195,23 +219,27 @@ def _from_config(config: Config, wish: _Wish, warnings: tuple[str, ...]) -> _Wei
         return _Weights(0, None, "unknown", dtype, warnings=warnings)
     plain = min(embedding_parameters(config), parameters) if wish.quantized else parameters
     dtype = dtype or "F32"
-    total = plain * FLOATS[dtype] + _quantized_bytes(parameters - plain, 0, wish.quantized)
+    total = plain * FLOATS[dtype]
+    if wish.quantized:
+        total += quantized_bytes(1, parameters - plain, wish.quantized)  # its rows are not known
     return _Weights(total, parameters, "config", dtype, warnings=warnings)
 
 
-def _loaded_bytes(tensor: Tensor, dtype: str, quantized: str | None, kept: tuple[str, ...]) -> int:
-    is_matrix = len(tensor.shape) > 1 and not tensor.name.endswith(_INPUT_EMBEDDINGS + _OUTPUT_EMBEDDINGS)
-    if quantized and is_matrix:
-        return _quantized_bytes(tensor.elements, tensor.shape[0], quantized)
-    stays = any(name in kept for name in tensor.name.split("."))
-    return tensor.elements * FLOATS["F32" if stays else dtype]
+def _packed_bytes(tensor: Tensor, quantized: QuantizedFormat | None, kept: tuple[str, ...], config: Config) -> int:
+    """Returns what a tensor takes in a quantized format; 0 where it is not quantized."""
+    if quantized is None or tensor.dtype not in {**FLOATS, **FLOAT8} or _is_kept(tensor, kept):
+        return 0
+    if not is_quantized(tensor.name, tensor.shape, quantized, str(config.get("model_type"))):
+        return 0
+    return quantized_bytes(tensor.shape[0], tensor.shape[1], quantized)
 
 
-def _quantized_bytes(elements: int, rows: int, quantized: str | None) -> int:
-    """Source: bitsandbytes. int8 has a float32 scale a row; nf4 packs two, with a float32 scale per 64."""
-    if quantized == "nf4":
-        return -(-elements // 2) + 4 * -(-elements // 64)
-    return elements + 4 * rows
+def _loaded_bytes(tensor: Tensor, dtype: str, kept: tuple[str, ...]) -> int:
+    return tensor.elements * FLOATS["F32" if _is_kept(tensor, kept) else dtype]
+
+
+def _is_kept(tensor: Tensor, kept: tuple[str, ...]) -> bool:
+    return any(name in kept for name in tensor.name.split("."))
 
 
 def _whole_over_present(files: WeightFiles, present: int) -> float:

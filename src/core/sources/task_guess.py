@@ -28,6 +28,8 @@ _VAGUE_TAGS = ("image-to-text", "any-to-any", "other", "text2text-generation")
 _BY_ARCHITECTURE = tuple(
     (re.compile(pattern), task)
     for pattern, task in (
+        # Before what they are made of: DonutSwin is no Donut.
+        (r"ForImageClassification(WithTeacher|Learned|Fourier|ConvProcessing)?$", "image-classification"),
         (r"TrOCR|VisionEncoderDecoder|Donut|Nougat|(?i:ocr)", "ocr"),
         (r"LayoutLM.*ForQuestionAnswering|ForDocumentQuestionAnswering$|^Pix2Struct", "document-analysis"),
         (r"Video.*For(ConditionalGeneration|CausalLM)$|ForVideoClassification$", "video-analysis"),
@@ -42,7 +44,6 @@ _BY_ARCHITECTURE = tuple(
         (r"ForTextToWaveform$|ForTextToSpectrogram$|ForTextToSpeech$|^Vits|^Bark", "text-to-speech"),
         (r"ForImageTextToText$|ForVision2Seq$|^Llava|VLForConditionalGeneration$|^Blip|^Florence", "vlm"),
         (r"ForCausalLM$|LMHeadModel$", "text-generation"),
-        (r"ForImageClassification(WithTeacher)?$", "image-classification"),
         (r"ForObjectDetection$", "object-detection"),
         (r"For(Semantic|Instance|Universal|Image)Segmentation$", "image-segmentation"),
         (r"ForDepthEstimation$", "depth-estimation"),

@@ -107,6 +107,10 @@ class BaseEngine:
         """Whether a network engine's server has a model of this name that nobody registered."""
         return False
 
+    async def content_digest(self, model: ServableModel) -> str | None:
+        """Returns the digest of what a network engine's server has under a model's name now; None: it cannot tell."""
+        return None
+
     async def ping(self) -> None:
         """Raises an `EngineUnavailableError` where a network engine's server does not answer."""
 

@@ -8,6 +8,7 @@ Built-ins enter by this door like anybody's own:
 from src.inference.models.asr import AsrHandler
 from src.inference.models.audio_classification import AudioClassificationHandler
 from src.inference.models.document_analysis import DocumentAnalysisHandler
+from src.inference.models.image_classification import ImageClassificationHandler
 from src.inference.models.ocr import OcrHandler
 from src.inference.models.text_generation import TextGenerationHandler
 from src.inference.models.video_analysis import VideoAnalysisHandler
@@ -17,6 +18,7 @@ __all__ = [
     "AsrHandler",
     "AudioClassificationHandler",
     "DocumentAnalysisHandler",
+    "ImageClassificationHandler",
     "OcrHandler",
     "TextGenerationHandler",
     "VideoAnalysisHandler",

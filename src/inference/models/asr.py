@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField
+from src.inference.models.base import BaseModelHandler, MediaField, draws_nothing
 from src.inference.types import JsonObject
 
 
@@ -23,6 +23,11 @@ class AsrHandler(BaseModelHandler):
     def media_wishes(cls, field: str, options: JsonObject, facts: JsonObject) -> JsonObject:
         """Asks for samples at the model's rate."""
         return {"rate": facts.get("sampling_rate")}
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is not unless the caller asks for it."""
+        return draws_nothing(options, samples=False)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the decoded audio."""

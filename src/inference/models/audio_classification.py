@@ -24,6 +24,11 @@ class AudioClassificationHandler(BaseModelHandler):
         """Asks for samples at the model's rate."""
         return {"rate": facts.get("sampling_rate")}
 
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Says that a classifier draws nothing at random."""
+        return True
+
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the decoded audio."""
         self.validate_input(data, self.required_fields)

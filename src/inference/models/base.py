@@ -36,6 +36,14 @@ class BaseModelHandler:
         """Returns what to ask of a field's decoder (see `src.media.wishes`); `facts`: what the loaded model wants."""
         return {}
 
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether one version answers equal data with these options equally each time; only then a result is kept.
+
+        An engine with options of its own kind is not asked: a handler that says so speaks for the engines it is for.
+        """
+        return False
+
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns `{"inputs": …, "options": …}` for the engine; raises ValueError for bad input."""
         self.validate_input(data, self.required_fields)
@@ -64,6 +72,17 @@ class BaseModelHandler:
             return cls.task
         words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*|[a-z0-9]+", cls.__name__.removesuffix("Handler"))
         return "-".join(word.lower() for word in words)
+
+
+def draws_nothing(options: JsonObject, *, samples: bool) -> bool:
+    """Whether generating tokens with these options is repeatable: greedy, or with a seed.
+
+    `samples`: whether the task draws tokens at random where the caller says nothing.
+    """
+    if options.get("seed") is not None:
+        return True
+    drawn = options.get("do_sample", samples) and options.get("temperature") != 0
+    return not drawn and not options.get("mirostat")
 
 
 def texts_of(response: str | list[str]) -> list[str]:

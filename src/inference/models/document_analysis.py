@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField
+from src.inference.models.base import BaseModelHandler, MediaField, draws_nothing
 from src.inference.types import JsonObject
 
 
@@ -22,6 +22,11 @@ class DocumentAnalysisHandler(BaseModelHandler):
         wishes: JsonObject = {"words": bool(facts.get("needs_words", True)), "images": True}
         wishes |= {"pages": options["pages"]} if options.get("pages") else {}
         return wishes | ({"dpi": facts["dpi"]} if facts.get("dpi") else {})
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is not unless the caller asks for it."""
+        return draws_nothing(options, samples=False)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the question beside the decoded pages."""

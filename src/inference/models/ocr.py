@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField
+from src.inference.models.base import BaseModelHandler, MediaField, draws_nothing
 from src.inference.models.vlm import check_prompt
 from src.inference.types import JsonObject
 
@@ -18,6 +18,11 @@ class OcrHandler(BaseModelHandler):
     task = "ocr"
     required_fields = ("image",)
     media: ClassVar[Mapping[str, MediaField]] = {"image": MediaField("image", many=True)}
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is not unless the caller asks for it."""
+        return draws_nothing(options, samples=False)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the pixels and the prompt, None where there is none."""

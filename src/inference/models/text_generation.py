@@ -3,7 +3,7 @@
 from typing import Any
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, texts_of
+from src.inference.models.base import BaseModelHandler, draws_nothing, texts_of
 from src.inference.types import JsonObject
 
 
@@ -12,6 +12,11 @@ class TextGenerationHandler(BaseModelHandler):
 
     task = "text-generation"
     required_fields = ("inputs",)
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is unless the caller forbids it or sets a seed."""
+        return draws_nothing(options, samples=True)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the prompt or the messages, checked."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField, texts_of
+from src.inference.models.base import BaseModelHandler, MediaField, draws_nothing, texts_of
 from src.inference.types import JsonObject
 
 
@@ -25,6 +25,11 @@ class VideoAnalysisHandler(BaseModelHandler):
         if facts.get("fixed_frames"):
             return {**asked, "num_frames": facts["fixed_frames"]}
         return asked or {name: facts[name] for name in ("num_frames", "fps") if facts.get(name)}
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is unless the caller forbids it or sets a seed."""
+        return draws_nothing(options, samples=True)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the prompt, None where there is none, beside the decoded video."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from src.core.errors import InvalidInputError
-from src.inference.models.base import BaseModelHandler, MediaField, texts_of
+from src.inference.models.base import BaseModelHandler, MediaField, draws_nothing, texts_of
 from src.inference.types import JsonObject
 
 
@@ -14,6 +14,11 @@ class VlmHandler(BaseModelHandler):
     task = "vlm"
     required_fields = ("image", "prompt")
     media: ClassVar[Mapping[str, MediaField]] = {"image": MediaField("image", many=True)}
+
+    @classmethod
+    def deterministic(cls, options: JsonObject) -> bool:
+        """Whether nothing is drawn at random: it is unless the caller forbids it or sets a seed."""
+        return draws_nothing(options, samples=True)
 
     def preprocess(self, data: JsonObject, options: JsonObject) -> JsonObject:
         """Returns the prompt and the pixels; for a server that decodes by itself, a message with PNG files."""

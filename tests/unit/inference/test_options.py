@@ -58,6 +58,8 @@ COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "seed": ([0, 2**63 - 1], [-1, 2**63, 0.5]),
     "timeout": ([0.1, 60, 86400], [0, -1, 86401, "60"]),
     "stream": ([False, True], ["no"]),
+    "queue_priority": ([-10, 0, 10], [-11, 11, 1.5, "1"]),
+    "cache": ([False, True], ["yes", 1]),
 }
 OLLAMA: dict[str, tuple[list[Any], list[Any]]] = {
     "num_predict": ([-2, -1, 128], [-3, 1.5]),
@@ -83,8 +85,8 @@ OLLAMA: dict[str, tuple[list[Any], list[Any]]] = {
 TRANSFORMERS: dict[str, tuple[list[Any], list[Any]]] = {
     "device": (["auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"], ["gpu", "cuda:", "cuda:x", "cpu:0", 0]),
     "device_map": (["auto"], [0]),
-    "torch_dtype": (["auto", "float32", "float16", "bfloat16", "int8"], ["float64", 16]),
-    "dtype": (["auto", "float32", "float16", "bfloat16", "int8"], ["double", 16]),
+    "torch_dtype": (["auto", "float32", "float16", "bfloat16", "int8", "nf4"], ["float64", 16]),
+    "dtype": (["auto", "float32", "float16", "bfloat16", "int8", "nf4"], ["double", 16]),
     "trust_remote_code": ([True, False], ["yes", 1]),
     "batch_size": ([1, 8], [0]),
     "language": (["zh"], [1]),
@@ -179,6 +181,12 @@ def test_an_option_of_another_engine_is_unknown(schema: type[CommonOptions], nam
 
 
 @pytest.mark.parametrize("option", ["torch_dtype", "dtype"])
-@pytest.mark.parametrize(("alias", "name"), [("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32")])
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32"),
+        ("8bit", "int8"), ("int4", "nf4"), ("4bit", "nf4"),
+    ],
+)  # fmt: skip
 def test_short_names_of_number_formats(option: str, alias: str, name: str) -> None:
     assert validate_options(TransformersOptions, {option: alias}) == {option: name}
