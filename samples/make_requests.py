@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.inputs import forms, lines, motions, scenes, sounds, speech
+from samples.inputs import forms, lines, motions, scenes, sounds, speech, things
 
 HERE = Path(__file__).parent
 
@@ -51,7 +51,7 @@ class Sample:
 
 def samples() -> list[Sample]:
     """Make one held-out input for each task with media."""
-    return [_shapes(), _digits(), _line(), _sound(), _motion(), _form()]
+    return [_shapes(), _digits(), _line(), _sound(), _thing(), _motion(), _form()]
 
 
 def _shapes() -> Sample:
@@ -82,6 +82,13 @@ def _sound() -> Sample:
     sound = sounds.draw_sound(random.Random("README"), held_out=True, label="siren")
     return Sample(
         "audio-classification", "demo-audio", "audio", "siren.wav", _wav(sound.audio), {}, {}, "labels", "siren"
+    )
+
+
+def _thing() -> Sample:
+    thing = things.draw_thing(random.Random("README 7"), held_out=True, label="boat")
+    return Sample(
+        "image-classification", "demo-image", "image", "boat.png", thing.image.save, {}, {}, "labels", thing.label
     )
 
 

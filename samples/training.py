@@ -75,7 +75,9 @@ class Card:
 
     def write(self, folder: Path, model: nn.Module, minutes: float, scores: Mapping[str, float]) -> None:
         """Write the card into a model's folder as `README.md`."""
-        (dtype,) = {str(tensor.dtype)[6:] for tensor in load_file(folder / "model.safetensors").values()}
+        stored = load_file(folder / "model.safetensors").values()
+        # Batch norms also count, in whole numbers, what they have seen.
+        (dtype,) = {str(tensor.dtype)[6:] for tensor in stored if tensor.is_floating_point()}
         rows = "\n".join(f"| {name} | {score:.1%} |" for name, score in scores.items())
         parameters = sum(p.numel() for p in model.parameters())
         measured = {"parameters": parameters, "dtype": dtype, "minutes": minutes, "scores": rows}

@@ -18,6 +18,8 @@ QUICK = [
     ("audio-classification", "ASTForAudioClassification"),
     ("document-analysis", "LayoutLMForQuestionAnswering"),
     ("document-analysis", "LlavaForConditionalGeneration"),
+    ("image-classification", "ResNetForImageClassification"),
+    ("image-classification", "ViTForImageClassification"),
     ("ocr", "VisionEncoderDecoderModel"),
     ("text-generation", "LlamaForCausalLM"),
     ("text-generation", "T5ForConditionalGeneration"),

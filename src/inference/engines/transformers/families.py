@@ -24,6 +24,7 @@ _MAPPINGS = {
     "rnnt": "MODEL_FOR_RNNT_MAPPING_NAMES",
     "tdt": "MODEL_FOR_TDT_MAPPING_NAMES",
     "audio-classification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
     "video-classification": "MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES",
 }
 """Family → the library's mapping from model types to classes."""
@@ -37,6 +38,9 @@ _AUDIO_TEXT = (
     "Qwen2AudioForConditionalGeneration",
 )
 """Chat models that hear and do not see; the library maps them beside those that see, or beside translators."""
+
+_BY_POLICIES = "ShieldGemma2ForImageClassification"
+"""A chat model that is asked about policies; the library maps it beside those that have labels of their own."""
 
 RUNNERS: dict[str, dict[str, str]] = {
     "text-generation": {
@@ -67,6 +71,10 @@ RUNNERS: dict[str, dict[str, str]] = {
     },
     "audio-classification": {
         "audio-classification": "src.inference.engines.transformers.audio_classification:AudioClassificationRunner",
+    },
+    "image-classification": {
+        "image-classification": "src.inference.engines.transformers.image_classification:ImageClassificationRunner",
+        "image-policies": "src.inference.engines.transformers.image_classification:PolicyRunner",
     },
     "video-analysis": {
         "video-classification": "src.inference.engines.transformers.video_classification:VideoClassificationRunner",
@@ -125,6 +133,7 @@ def draw() -> dict[str, list[str]]:
             kinds.add("audio-text")
         if kinds & {"audio-text", "speech-seq2seq"}:
             kinds.discard("multimodal")
+    found[_BY_POLICIES] = {"image-policies"}
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
