@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_speech import convolutions, saved
+from tests.tiny_speech import BY_FRAME, convolutions, saved
 
 LABELS = ("bell", "sea", "door", "fox")
 NAMED: dict[str, Any] = {
@@ -13,12 +13,13 @@ NAMED: dict[str, Any] = {
 }
 
 
-def wav2vec2(folder: Path) -> Path:
+def wav2vec2(folder: Path, *, by_frame: bool = False) -> Path:
     """Saves a Wav2Vec2 that classifies."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
 
-    config = convolutions(Wav2Vec2Config, **NAMED, classifier_proj_size=16)
-    return saved(folder, Wav2Vec2ForSequenceClassification(config), Wav2Vec2FeatureExtractor())
+    config = convolutions(Wav2Vec2Config, **NAMED, classifier_proj_size=16, **(BY_FRAME if by_frame else {}))
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=by_frame)
+    return saved(folder, Wav2Vec2ForSequenceClassification(config), extractor)
 
 
 def hubert(folder: Path) -> Path:

@@ -87,11 +87,16 @@ def convolutions(config: type, **more: Any) -> Any:
     )
 
 
-def wav2vec2(folder: Path) -> Path:
+# Each frame is normalised by itself, as in the large ones: only such a model takes sounds that are filled up.
+BY_FRAME: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+
+
+def wav2vec2(folder: Path, *, by_frame: bool = False) -> Path:
     """Saves a Wav2Vec2 that spells."""
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-    return saved(folder, Wav2Vec2ForCTC(convolutions(Wav2Vec2Config)), _letter_processor(folder))
+    config = convolutions(Wav2Vec2Config, **(BY_FRAME if by_frame else {}))
+    return saved(folder, Wav2Vec2ForCTC(config), _letter_processor(folder, return_attention_mask=True))
 
 
 def hubert(folder: Path) -> Path:

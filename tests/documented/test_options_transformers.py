@@ -141,7 +141,7 @@ def test_device(manager: InferenceManager, device: str) -> None:
         ("auto", "float32"),
         ("float16", "float16"),
         ("float32", "float32"),
-        pytest.param("int8", "int8", marks=pytest.mark.xfail(reason="refused: not in this version", strict=True)),
+        ("int8", "int8"),
     ],
 )
 def test_torch_dtype(manager: InferenceManager, dtype: str, loaded: str) -> None:

@@ -44,7 +44,7 @@ def test_the_committed_request_is_what_the_script_makes(sample: Sample) -> None:
     assert (HERE / "media" / sample.file).stat().st_size > 0
 
 
-@pytest.mark.parametrize("task", ["vlm", "ocr"])
+@pytest.mark.parametrize("task", ["vlm", "ocr", "image-classification"])
 def test_the_committed_picture_is_what_the_script_draws(task: str, tmp_path: Any) -> None:
     SAMPLES[task].write(tmp_path / "drawn.png")
     drawn, committed = (

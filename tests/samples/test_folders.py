@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-NAMES = ("demo-ocr", "demo-asr", "demo-audio", "demo-document", "demo-vlm", "demo-video")
+NAMES = ("demo-ocr", "demo-asr", "demo-audio", "demo-document", "demo-image", "demo-vlm", "demo-video")
 
 
 @pytest.mark.parametrize("name", NAMES)

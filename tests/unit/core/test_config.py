@@ -205,7 +205,13 @@ def test_a_list_is_separated_by_commas(monkeypatch: pytest.MonkeyPatch, name: st
     assert getattr(load_settings(), field) == ("one", "two", "three")
 
 
-@pytest.mark.parametrize(("short", "name"), [("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32")])
+@pytest.mark.parametrize(
+    ("short", "name"),
+    [
+        ("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32"),
+        ("8bit", "int8"), ("int4", "nf4"), ("4bit", "nf4"),
+    ],
+)  # fmt: skip
 def test_short_names_of_number_formats(engines: Write, short: str, name: str) -> None:
     engines(f"transformers: {{torch_dtype: {short}}}")
     assert load_settings().transformers.torch_dtype == name

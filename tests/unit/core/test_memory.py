@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.core.memory import format_bytes, parse_bytes, private_memory, process_memory
+from src.core.memory import format_bytes, give_back_freed, parse_bytes, private_memory, process_memory
 
 MIB = 1024**2
 GIB = 1024**3
@@ -101,3 +101,31 @@ def test_a_process_that_is_gone_has_no_memory() -> None:
     gone.wait()
     assert process_memory(gone.pid) is None
     assert private_memory(gone.pid) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps and gives back like this")
+def test_what_was_freed_can_be_given_back() -> None:
+    script = """if True:
+        import os
+        from src.core.memory import give_back_freed, private_memory
+        blocks = [bytearray(100_000) for _ in range(2000)]
+        kept = blocks[::50]
+        del blocks
+        before = private_memory(os.getpid())
+        give_back_freed()
+        print(before - private_memory(os.getpid()))
+    """
+    # As workers have it: freed memory stays with the process.
+    settings = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **settings}, check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) > 100_000_000
+
+
+def test_without_glibc_nothing_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    give_back_freed()

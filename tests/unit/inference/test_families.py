@@ -26,6 +26,9 @@ def test_the_table_is_what_the_installed_library_maps() -> None:
         ("Wav2Vec2ForCTC", "asr"),
         ("ParakeetForTDT", "asr"),
         ("ASTForAudioClassification", "audio-classification"),
+        ("ResNetForImageClassification", "image-classification"),
+        ("LevitForImageClassificationWithTeacher", "image-classification"),
+        ("ShieldGemma2ForImageClassification", "image-classification"),
         ("VideoMAEForVideoClassification", "video-analysis"),
         ("VideoLlavaForConditionalGeneration", "video-analysis"),
         ("LayoutLMv3ForQuestionAnswering", "document-analysis"),
@@ -57,6 +60,6 @@ def test_a_causal_model_with_code_of_its_own_generates_text() -> None:
 def test_every_runner_exists() -> None:
     for runners in families.RUNNERS.values():
         for family, reference in runners.items():
-            assert family in {*families._MAPPINGS, "audio-text"}
+            assert family in {*families._MAPPINGS, "audio-text", "image-policies"}
             module, _, name = reference.partition(":")
             assert callable(getattr(importlib.import_module(module), name).load)

@@ -28,6 +28,7 @@ class CustomTaskHandler(BaseModelHandler):
         ("ASRHandler", "asr"),
         ("TextGenerationHandler", "text-generation"),
         ("AudioClassificationHandler", "audio-classification"),
+        ("ImageClassificationHandler", "image-classification"),
         ("OCRTableHandler", "ocr-table"),
         ("Wav2VecHandler", "wav2-vec"),
         ("Translator", "translator"),

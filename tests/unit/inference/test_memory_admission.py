@@ -1,5 +1,6 @@
 """MemoryAdmission: what is booked for a load, and where it will run."""
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 import pytest
 
 from src.core.gpu_manager import Device
+from src.core.settings_sections import ModelSettings
+from src.inference import vram_estimator
 from src.inference.admission import PeakRecords
+from src.inference.cache import LoadedModel, ModelKey
 from src.inference.memory_admission import MemoryAdmission
+from src.inference.types import ServableModel
+from src.inference.vram_estimator import MemoryEstimate
 from src.inference.workers import launching
 from src.inference.workers.launching import Launcher
 
@@ -32,12 +38,12 @@ class Machine:
         return 4 * GB
 
 
-def admission(tmp_path: Path, *devices: str, device: str = "auto") -> MemoryAdmission:
+def admission(tmp_path: Path, *devices: str, folder: Path | None = None, **settings: Any) -> MemoryAdmission:
     async def files(model: Any) -> Path | None:
-        return None
+        return folder
 
     machine: Any = Machine(*devices)
-    return MemoryAdmission(machine, PeakRecords(tmp_path / "peaks.json"), files, device=device)
+    return MemoryAdmission(machine, PeakRecords(tmp_path / "peaks.json"), files, **settings)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +78,40 @@ async def test_a_model_for_a_gpu_starts_afresh_beside_a_ready_preloader(monkeypa
     with ours, theirs:
         assert await launcher.launch(theirs, ["torch"]) == "forked"
         assert await launcher.launch(theirs, ["torch"], fork=False) == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "estimated"),
+    [
+        ((None, None), {}, ("cuda:0", "int8")),
+        ((None, None), {"device": "cpu", "dtype": "nf4"}, ("cpu", "nf4")),
+        ((None, None), {"dtype": "auto"}, ("cuda:0", "auto")),
+        (("cpu", "float32"), {"device": "cuda:0", "dtype": "nf4"}, ("cpu", "float32")),
+    ],
+)
+async def test_room_is_made_for_the_format_that_counts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str | None, str | None],
+    own: dict[str, Any],
+    estimated: tuple[str, str],
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def estimate(path: Path, *, dtype: str, device: str, runtime_bytes: int) -> MemoryEstimate:
+        seen.append((device, dtype))
+        return MemoryEstimate(GB, 0, 0, "safetensors headers", 10)
+
+    async def never() -> bool:
+        return False
+
+    monkeypatch.setattr(vram_estimator, "estimate", estimate)
+    key = ModelKey("m", "transformers", "text-generation", "h", *asked)
+    loader: Any = never
+    entry = LoadedModel(key, ServableModel("m", "bytes"), loader, asyncio.get_running_loop().create_future())
+    admitting = admission(
+        tmp_path, "cuda:0", "cpu", folder=tmp_path, dtype="int8", own=lambda model: ModelSettings(**own)
+    )
+    await admitting.admit(entry, list, never)
+    assert seen == [estimated]
+    assert admitting.booked(entry) == GB

@@ -149,6 +149,13 @@ def test_routes_lists_engines_by_task(custom: TaskRouter) -> None:
         "vlm": ["ollama", "transformers"],
         **{
             task: ["transformers"]
-            for task in ("asr", "ocr", "audio-classification", "video-analysis", "document-analysis")
+            for task in (
+                "asr",
+                "ocr",
+                "audio-classification",
+                "image-classification",
+                "video-analysis",
+                "document-analysis",
+            )
         },
     }

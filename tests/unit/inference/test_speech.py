@@ -100,7 +100,7 @@ def test_a_long_recording_is_heard_in_pieces_cut_where_it_is_quiet(load: Any, mo
 
     runner, heard = load("moonshine"), list[Any]()
 
-    def hear(samples: Any, options: dict[str, Any]) -> Heard:
+    def hear(samples: Any, options: dict[str, Any], said: Any = None) -> Heard:
         heard.append(samples)
         return Heard(f"piece {len(heard)}", tokens=4, logprobs=[-1.0 * len(heard)])
 

@@ -323,6 +323,38 @@ def test_nothing_is_warned_of_without_reason(scripted: Any, options: dict[str, A
     assert scripted.run(PROMPT, {**GREEDY, "max_new_tokens": 1, **options})["warnings"] == []
 
 
+# ---------------------------------------------------------------------- several prompts in one batch
+
+
+PROMPTS = ("Hello there", "?", "a prompt of more tokens than the others", "again")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**GREEDY, "max_new_tokens": 20, "min_length": 0},
+        {**GREEDY, "max_new_tokens": 12, "stop": ["a", "Q"], "logprobs": True},
+        {**GREEDY, "max_new_tokens": 12, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {**GREEDY, "max_length": 45},
+    ],
+)
+def test_a_batch_has_the_answers_of_each_prompt_alone(tiny: Any, options: dict[str, Any]) -> None:
+    prompts = [*PROMPTS, "x" * 64]
+    assert tiny.batch_key(PROMPTS[0], options) == tiny.batch_key(PROMPTS[1], options) is not None
+    *answers, failed = tiny.run_batch(prompts, options)
+    assert isinstance(failed, InvalidInputError)
+    for answer, prompt in zip(answers, PROMPTS, strict=True):
+        alone = tiny.run(prompt, options)
+        found, wanted = (each["metadata"].pop("logprobs", []) for each in (answer, alone))
+        assert answer == alone
+        assert found == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2}, {"seed": 1}])
+def test_what_would_be_drawn_otherwise_beside_others_runs_alone(tiny: Any, options: dict[str, Any]) -> None:
+    assert tiny.batch_key("Hi", options) is None
+
+
 # ---------------------------------------------------------------------- loading
 
 

@@ -4,13 +4,19 @@ import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForCTC
 
 from src.core.errors import CancelledError
 from src.inference.engines.base import stop_requested
+from src.inference.engines.transformers.answer_pieces import Said
+from src.inference.engines.transformers.attempts import attempted
+from src.inference.engines.transformers.batch_forward import LENGTHS, BatchForward
+from src.inference.engines.transformers.batch_trial import BatchTrial
+from src.inference.engines.transformers.collation import Encoded, collated
+from src.inference.engines.transformers.sound_lengths import SoundLengths, frame_count
 from src.inference.engines.transformers.speech import Heard, SpeechRunner, joined
 from src.inference.engines.transformers.waveform import Samples, overlapping
 from src.inference.types import JsonObject
@@ -20,6 +26,10 @@ from src.inference.types import JsonObject
 _WINDOW_SECONDS, _STRIDE_SECONDS = 28, 4
 # A pause that parts two segments.
 _PAUSE_SECONDS = 0.6
+
+
+Frames = tuple[torch.Tensor, torch.Tensor]
+"""Logits (frames x vocabulary), and the likeliest token of each frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +49,52 @@ class CtcRunner(SpeechRunner):
     longest = None
     generates: ClassVar[bool] = False
 
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
+    def __init__(self, name: str, model: Any, processor: Any) -> None:
+        super().__init__(name, model, processor)
+        trial = BatchTrial(name, model)
+        self._lengths = SoundLengths(trial, LENGTHS, self.encoded, self.rate)
+        self._forward = BatchForward(trial, self._frames_of, lambda frames: [frames[0]], self._lengths.example)
+
+    @property
+    def at_once(self) -> float | None:
+        """One window."""
+        return float(_WINDOW_SECONDS)
+
+    @property
+    def lengths_matter(self) -> bool:
+        """As the model's first batch has shown."""
+        return self._lengths.matter
+
+    def hear(self, samples: Samples, options: JsonObject, said: Said | None = None) -> Heard:
         """Reads the likeliest token of each frame."""
-        tokens, values = self._frames(samples)
+        return self._read(*self._frames(samples, said), len(samples), options)
+
+    def hear_together(self, sounds: Sequence[Samples], options: JsonObject) -> list[Heard | Exception]:
+        """Reads the frames of several sounds of one window each."""
+        found = self._forward.outputs([self.encoded(samples) for samples in sounds])
+        return [
+            attempted(self._read, *_likeliest(frames), len(samples), options)
+            for samples, frames in zip(sounds, found, strict=True)
+        ]
+
+    def _read(self, tokens: list[int], values: list[float], samples: int, options: JsonObject) -> Heard:
         emissions = collapsed(tokens, values, self._blank)
-        ids = [emission.token for emission in emissions]
-        heard = Heard(
-            str(self.tokenizer.decode(ids, group_tokens=False)).strip() if ids else "",
-            len(ids),
-            logprobs=[emission.logprob for emission in emissions],
-        )
+        heard = Heard(self._text(emissions), len(emissions), logprobs=[emission.logprob for emission in emissions])
         if wanted := options.get("return_timestamps"):
-            words = self._words(emissions, len(samples) / self.rate / len(tokens))
+            words = self._words(emissions, samples / self.rate / len(tokens))
             heard.chunks = words if wanted == "word" else segments(words)
         return heard
+
+    def _text(self, emissions: Sequence[Emission]) -> str:
+        ids = [emission.token for emission in emissions]
+        return str(self.tokenizer.decode(ids, group_tokens=False)).strip() if ids else ""
 
     @property
     def _blank(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.model.config.pad_token_id if pad is None else pad)
 
-    def _frames(self, samples: Samples) -> tuple[list[int], list[float]]:
+    def _frames(self, samples: Samples, said: Said | None = None) -> tuple[list[int], list[float]]:
         """Returns the likeliest token of each frame, and its log-probability."""
         size, stride = int(_WINDOW_SECONDS * self.rate), int(_STRIDE_SECONDS * self.rate)
         tokens, values = list[int](), list[float]()
@@ -71,18 +106,31 @@ class CtcRunner(SpeechRunner):
             own = slice(round(before * per_sample), len(found) - round(after * per_sample))
             tokens += found[own]
             values += likelihoods[own]
+            if said is not None:
+                said(self._text(collapsed(tokens, values, self._blank)))
         return tokens, values
 
     def _window(self, window: Samples) -> tuple[list[int], list[float]]:
-        inputs = self.encoded(window)
+        return _likeliest(self._frames_of([self.encoded(window)])[0])
+
+    def _frames_of(self, encodings: Sequence[Encoded]) -> list[Frames]:
+        """Returns the logits and the likeliest token of each frame of each sound."""
+        inputs = collated(encodings)
         if hasattr(self.model, "generate"):  # it knows which frames are padding
             output = self.model.generate(**inputs, return_dict_in_generate=True)
-            logits, tokens = output.logits[0], output.sequences[0]
+            logits, tokens = self._silenced(output.logits, inputs), output.sequences
         else:
-            logits = self.model(**inputs).logits[0]
+            logits = self.model(**inputs).logits
             tokens = logits.argmax(-1)
-        likelihoods = torch.log_softmax(logits.float(), dim=-1).gather(-1, tokens[:, None])[:, 0]
-        return tokens.tolist(), likelihoods.tolist()
+        counts = [None] if len(encodings) == 1 else [frame_count(self.model, each) for each in encodings]
+        return [(logits[place, :count], tokens[place, :count]) for place, count in enumerate(counts)]
+
+    def _silenced(self, logits: torch.Tensor, inputs: Encoded) -> torch.Tensor:
+        """Returns logits without what frames of padding say: nothing that counts, and nothing that stays the same."""
+        masked, told = getattr(self.model, "_get_output_attention_mask", None), inputs.get("attention_mask")
+        if masked is None or told is None:
+            return logits
+        return logits * masked(told, target_length=logits.shape[1])[..., None]
 
     def _words(self, emissions: Sequence[Emission], frame_seconds: float) -> list[JsonObject]:
         groups = list[list[Emission]]()
@@ -108,6 +156,12 @@ class CtcRunner(SpeechRunner):
     def _written(self, emissions: Sequence[Emission]) -> list[str]:
         tokens = self.tokenizer.convert_ids_to_tokens([emission.token for emission in emissions])
         return [str(token) for token in tokens]
+
+
+def _likeliest(frames: Frames) -> tuple[list[int], list[float]]:
+    logits, tokens = frames
+    likelihoods = torch.log_softmax(logits.float(), dim=-1).gather(-1, tokens[:, None])[:, 0]
+    return tokens.tolist(), likelihoods.tolist()
 
 
 def collapsed(tokens: Sequence[int], values: Sequence[float], blank: int) -> list[Emission]:

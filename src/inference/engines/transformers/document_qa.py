@@ -1,6 +1,6 @@
 """Document question answering by models that mark the answer among a document's words (LayoutLM v1 to v3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,11 @@ from transformers import AutoConfig, AutoModelForDocumentQuestionAnswering, Auto
 
 from src.core.errors import CancelledError, InvalidInputError
 from src.inference.engines.base import stop_requested
+from src.inference.engines.transformers.answer_pieces import told
+from src.inference.engines.transformers.attempts import attempted
+from src.inference.engines.transformers.batch_forward import BatchForward
+from src.inference.engines.transformers.batch_trial import BatchTrial
+from src.inference.engines.transformers.collation import Encoded, collated, token_count
 from src.inference.engines.transformers.generation import option_warnings
 from src.inference.engines.transformers.runner import Runner
 from src.inference.engines.transformers.spans import Marks, Span, best_spans
@@ -30,11 +35,15 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Part of a page as the model reads it: `places` are those of its words' tokens, `words` their words."""
+    """Part of a page as the model reads it: `places` are those of its words' tokens, `words` their words.
 
-    inputs: dict[str, list[Any]]
+    `overlap`: how many of them the next window has too.
+    """
+
+    inputs: Encoded
     places: list[int]
     words: list[int]
+    overlap: int
 
 
 class SpanRunner(Runner):
@@ -51,6 +60,7 @@ class SpanRunner(Runner):
         self._pictures = getattr(processor, "image_processor", None)
         self._kind = str(model.config.model_type)
         self._size = _window_size(self._tokenizer, model.config)
+        self._forward = BatchForward(BatchTrial(name, model), self._logits, lambda logits: [logits])
 
     @classmethod
     def load_processor(cls, path: Path, **kwargs: Any) -> Any:
@@ -77,13 +87,46 @@ class SpanRunner(Runner):
         image = np.full((32, 32, 3), 255, np.uint8)
         self._read("a", {"words": ("a",), "boxes": np.array([[0, 0, 9, 9]]), "image": image})
 
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Windows of any documents go together."""
+        return ()
+
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, inputs: Any, options: JsonObject) -> JsonObject:
         """Returns the likeliest words of all pages together; `inputs`: `query` and `pages`."""
-        pages = inputs["pages"]
-        warnings = unread_pages(pages)
-        warnings += option_warnings(options, "document-analysis with a model that marks words", _NO_EFFECT)
-        marks = [self._read(inputs["query"], page) for page in pages]
+        warnings = unread_pages(inputs["pages"])
+        marks = [self._read(inputs["query"], page) for page in inputs["pages"]]
+        raw = self._answer(inputs["pages"], marks, warnings, options)
+        if (pieces := told()) is not None:
+            pieces.finish(raw["response"])
+        return raw
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[JsonObject | Exception]:
+        """Returns the likeliest words of several documents, whose windows are read together."""
+        documents = [attempted(self._document, each) for each in inputs]
+        windows = [
+            window for each in documents if not isinstance(each, Exception) for page in each[1] for window in page
+        ]
+        found = iter(self._forward.outputs([window.inputs for window in windows]))
+        return [
+            each
+            if isinstance(each, Exception)
+            else self._answer(
+                given["pages"], [_marked(page, [next(found) for _ in page]) for page in each[1]], each[0], options
+            )
+            for given, each in zip(inputs, documents, strict=True)
+        ]
+
+    def _document(self, inputs: Any) -> tuple[list[str], list[list[_Window]]]:
+        """Returns the warnings about a document, and the windows of each of its pages."""
+        warnings = unread_pages(inputs["pages"])
+        return warnings, [list(self._windows(inputs["query"], page)) for page in inputs["pages"]]
+
+    def _answer(
+        self, pages: Sequence[JsonObject], marks: Sequence[Marks], warnings: Sequence[str], options: JsonObject
+    ) -> JsonObject:
+        unused = option_warnings(options, "document-analysis with a model that marks words", _NO_EFFECT)
         spans = best_spans(marks, options.get("max_new_tokens", _LONGEST))
         found = sorted(
             (_candidate(page, span) for page, span in zip(pages, spans, strict=True) if span is not None),
@@ -98,26 +141,23 @@ class SpanRunner(Runner):
         if read_by := next((page["ocr"] for page in pages if page.get("ocr")), None):
             metadata["ocr"] = read_by
         answer = {"response": best["answer"], **{name: best[name] for name in ("score", "page", "box")}}
-        return {**answer, "metadata": metadata, "warnings": warnings}
+        return {**answer, "metadata": metadata, "warnings": [*warnings, *unused]}
 
     def _read(self, query: str, page: JsonObject) -> Marks:
         """Returns what the model marks on a page, window by window."""
-        marks = Marks()
-        if not page["words"]:
-            return marks
-        seen = self._seen(page)
-        offset = 0
-        for window, overlap in self._windows(query, page["words"], ordered_boxes(page)):
+        windows, logits = list[_Window](), list[torch.Tensor]()
+        for window in self._windows(query, page):
             if stop_requested():
                 raise CancelledError("reading the document was stopped")
-            encoded = {name: torch.tensor([values]) for name, values in window.inputs.items()} | seen
-            output = self.model(**self.to_device(encoded))
-            starts, ends = (
-                logits[0, window.places].float().tolist() for logits in (output.start_logits, output.end_logits)
-            )
-            marks.add(offset, overlap // 2 if offset else 0, window.words, starts, ends)
-            offset += len(window.words) - overlap
-        return marks
+            windows.append(window)
+            logits += self._logits([window.inputs])
+        return _marked(windows, logits)
+
+    def _logits(self, encodings: Sequence[Encoded]) -> list[torch.Tensor]:
+        """Returns for each window how likely the answer starts, and ends, at each of its tokens (2 x tokens)."""
+        output = self.model(**collated(encodings, pad_token=int(self._tokenizer.pad_token_id or 0)))
+        both = torch.stack([output.start_logits, output.end_logits], dim=1).float()
+        return [row[:, : token_count(encoded)] for row, encoded in zip(both, encodings, strict=True)]
 
     def _seen(self, page: JsonObject) -> JsonObject:
         if self._pictures is None or page["image"] is None:
@@ -125,8 +165,11 @@ class SpanRunner(Runner):
         pixels = self._pictures(page["image"], return_tensors="pt")["pixel_values"]
         return {"image" if self._kind == "layoutlmv2" else "pixel_values": pixels}
 
-    def _windows(self, query: str, words: Sequence[str], boxes: list[list[int]]) -> Iterator[tuple[_Window, int]]:
-        """Yields windows, and how many of a page's tokens each shares with the next one."""
+    def _windows(self, query: str, page: JsonObject) -> Iterator[_Window]:
+        """Yields a page's windows."""
+        if not page["words"]:
+            return
+        words, boxes, seen = page["words"], ordered_boxes(page), self._seen(page)
         overlap = self._overlap(query)
         asked: JsonObject = {"text": query, "text_pair": list(words), "boxes": boxes}
         if self._kind == "layoutlm":
@@ -145,7 +188,8 @@ class SpanRunner(Runner):
             if self._kind == "layoutlm":
                 inputs["bbox"] = _token_boxes(inputs["input_ids"], parts, places, boxes, self._tokenizer.sep_token_id)
             of_page = [place for place, part in enumerate(parts) if part == 1]
-            yield _Window(inputs, of_page, [places[place] for place in of_page]), overlap
+            tensors = {name: torch.tensor([values]) for name, values in inputs.items()} | seen
+            yield _Window(self.to_device(tensors), of_page, [places[place] for place in of_page], overlap)
 
     def _overlap(self, query: str) -> int:
         """Returns how far windows overlap; raises `InvalidInputError` where the query leaves them no room."""
@@ -160,6 +204,16 @@ class SpanRunner(Runner):
                 details={"query_tokens": asked, "window_tokens": self._size},
             )
         return min(_OVERLAP, room // 2)
+
+
+def _marked(windows: Sequence[_Window], logits: Sequence[torch.Tensor]) -> Marks:
+    """Returns what a model marked on a page, given its logits for each window."""
+    marks, offset = Marks(), 0
+    for window, found in zip(windows, logits, strict=True):
+        starts, ends = found[:, window.places].tolist()
+        marks.add(offset, window.overlap // 2 if offset else 0, window.words, starts, ends)
+        offset += len(window.words) - window.overlap
+    return marks
 
 
 def _window_size(tokenizer: Any, config: Any) -> int:

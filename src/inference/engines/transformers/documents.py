@@ -4,32 +4,37 @@ How sure: the mean log-probability of the answer's tokens. All pages at once wou
 few models take that many pictures, and none would tell on which page it read the answer.
 """
 
+import importlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
-import numpy as np
 import torch
-from PIL import Image, ImageFont
+from PIL import ImageFont
 from transformers import AutoConfig
 
-from src.core.errors import ModelLoadError
-from src.inference.engines.transformers.document_qa import ordered_boxes, unread_pages
-from src.inference.engines.transformers.generation import EXACT, Generator, Prompt, option_warnings
+from src.inference.engines.transformers.answer_pieces import Said, told
+from src.inference.engines.transformers.attempts import attempted
+from src.inference.engines.transformers.generation import EXACT, Prompt, option_warnings
 from src.inference.engines.transformers.vision_language import VisionLanguageRunner
 from src.inference.types import JsonObject
 
 _NO_EFFECT = ("language", "task", "return_timestamps", "num_frames", "fps")
 _CANDIDATES = 10
-# An A4 page is so many inches high.
-_PAGE_INCHES = 11.7
-_QUESTION = "<s_docvqa>"
-# UDOP's positions are relative, so only memory bounds a page.
-_MOST_TOKENS = 4096
+_HERE = "src.inference.engines.transformers.document_writers"
+_OWN = {"vision-encoder-decoder": f"{_HERE}:DonutRunner", "udop": f"{_HERE}:UdopRunner"}
+"""Model type → the runner of an architecture that is asked in a way of its own."""
+# Pages that are read together: each may be thousands of tokens.
+_TOGETHER = 8
 
 
 class PageRunner(VisionLanguageRunner):
     """A model that is shown a page and asked the question."""
+
+    defaults = EXACT
+    skips_marks: ClassVar[bool] = True
+    """Whether special tokens are left out of what the model writes."""
 
     @classmethod
     def load(cls, name: str, path: Path, **kwargs: Any) -> Self:
@@ -39,13 +44,11 @@ class PageRunner(VisionLanguageRunner):
         config = AutoConfig.from_pretrained(
             path, local_files_only=True, trust_remote_code=kwargs.get("trust_remote_code", False)
         )
-        own: dict[str, Any] = {"vision-encoder-decoder": DonutRunner, "udop": UdopRunner}
-        runner: Self = (
-            own[config.model_type].load(name, path, **kwargs)
-            if config.model_type in own
-            else super().load(name, path, **kwargs)
-        )
-        return runner
+        if config.model_type not in _OWN:
+            return super().load(name, path, **kwargs)
+        module, _, runner = _OWN[config.model_type].partition(":")
+        found: Self = getattr(importlib.import_module(module), runner).load(name, path, **kwargs)
+        return found
 
     @classmethod
     def load_processor(cls, path: Path, **kwargs: Any) -> Any:
@@ -63,14 +66,56 @@ class PageRunner(VisionLanguageRunner):
         """Pictures of the pages, no words."""
         return {"needs_words": False, "needs_images": True}
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, inputs: Any, options: JsonObject) -> JsonObject:
         """Returns the answer of the surest page; `inputs`: `query` and `pages`."""
-        pages = inputs["pages"]
+        pages, notes = inputs["pages"], self.notes(inputs["pages"])
         asked, warnings = _one_answer(options, len(pages))
-        read = [_scored(page, self.answer_page(inputs["query"], page, asked)) for page in pages]
+        pieces = told()
+        # Which page counts is known when all are read; a page alone is told as it goes.
+        said = pieces.upto if pieces is not None and self.skips_marks and len(pages) == 1 else None
+        raw = self.surest(pages, [self.answer_page(inputs["query"], page, asked, said) for page in pages], options)
+        if pieces is not None:
+            pieces.finish(raw["response"])
+        return _warned(raw, warnings, notes)
+
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[JsonObject | Exception]:
+        """Returns the answer of the surest page of each document; pages of all documents are read together."""
+        asked, warnings = _one_answer(options, 1)
+        notes = [attempted(self.notes, each["pages"]) for each in inputs]
+        legible = [each for each, note in zip(inputs, notes, strict=True) if not isinstance(note, Exception)]
+        read = iter(self.answer_pages([(each["query"], page) for each in legible for page in each["pages"]], asked))
+        return [
+            note
+            if isinstance(note, Exception)
+            else attempted(self._document, each["pages"], [next(read) for _ in each["pages"]], options, warnings, note)
+            for each, note in zip(inputs, notes, strict=True)
+        ]
+
+    def _document(
+        self,
+        pages: Sequence[JsonObject],
+        read: Sequence[JsonObject | Exception],
+        options: JsonObject,
+        warnings: Sequence[str],
+        notes: Sequence[str],
+    ) -> JsonObject:
+        """Returns the answer that several pages give, or raises the error that one of them met."""
+        answers = list[JsonObject]()
+        for one in read:
+            if isinstance(one, Exception):
+                raise one
+            answers.append(one)
+        return _warned(self.surest(pages, answers, options), warnings, notes)
+
+    def notes(self, pages: Sequence[JsonObject]) -> list[str]:
+        """Returns warnings about pages; raises `InvalidInputError` where the model can read none of them."""
+        return []
+
+    def surest(self, pages: Sequence[JsonObject], read: Sequence[JsonObject], options: JsonObject) -> JsonObject:
+        """Returns the answer that counts, with the others as candidates."""
+        scored = [_scored(page, raw) for page, raw in zip(pages, read, strict=True)]
         # Silence, however sure, is no answer while another page has one.
-        ranked = sorted(read, key=lambda item: (bool(item["response"]), item["score"] or 0.0), reverse=True)
+        ranked = sorted(scored, key=lambda item: (bool(item["response"]), item["score"] or 0.0), reverse=True)
         best: JsonObject = ranked[0]
         if not options.get("logprobs"):
             best["metadata"].pop("logprobs", None)
@@ -78,103 +123,46 @@ class PageRunner(VisionLanguageRunner):
             {"page": item["page"], "answer": item["response"], "score": item["score"]} for item in ranked[:_CANDIDATES]
         ]
         best["metadata"] |= {"pages": [page["number"] for page in pages], "candidates": candidates}
-        best["warnings"] = list(dict.fromkeys([*best["warnings"], *warnings]))
         return best
 
-    def answer_page(self, query: str, page: JsonObject, options: JsonObject) -> JsonObject:
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def answer_page(self, query: str, page: JsonObject, options: JsonObject, said: Said | None = None) -> JsonObject:
         """Returns the raw answer that a page gives."""
-        raw: JsonObject = self.ask(query, options, images=[page["image"]], defaults=EXACT)
-        raw["response"] = raw["response"].strip()
-        return raw
-
-
-class DonutRunner(PageRunner):
-    """Donut made for questions about documents: the prompt holds the question, the answer is a tagged field."""
-
-    def __init__(self, name: str, model: Any, processor: Any) -> None:
-        super().__init__(name, model, processor)
-        if _QUESTION not in self.tokenizer.get_vocab():
-            raise ModelLoadError(
-                f"Model '{name}' has no token {_QUESTION}: it was not made for questions about documents, so take "
-                "a Donut that was (docvqa), or task 'ocr'"
-            )
-
-    @property
-    def media(self) -> JsonObject:
-        """Pages in the resolution that the model sees."""
-        size = self.processor.image_processor.size
-        pixels = max(int(size[side]) for side in ("height", "width"))
-        return {**super().media, "dpi": float(min(300, max(72, round(pixels / _PAGE_INCHES))))}
-
-    def answer_page(self, query: str, page: JsonObject, options: JsonObject) -> JsonObject:
-        """Returns the field `answer` that the model fills in."""
-        text = f"{_QUESTION}<s_question>{query}</s_question><s_answer>"
-        tokens = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        pixels = self.processor.image_processor(Image.fromarray(page["image"]), return_tensors="pt")["pixel_values"]
-        inputs = self.to_device({"pixel_values": pixels, "decoder_input_ids": tokens})
-        # generate() puts no start token before a Donut's prompt.
-        prompt = Prompt(inputs, text_tokens=tokens.shape[1], offset=tokens.shape[1])
-        generator = Generator(self.name, self.model, self.tokenizer, defaults=EXACT)
-        raw = generator.answer(prompt, options, skip_special_tokens=False)
-        raw["response"] = self._field(raw["response"])
-        return raw
-
-    def _field(self, text: str) -> str:
-        """Returns what the model wrote into its answer, also where its bound cut it short."""
-        written = text.partition("</s_answer>")[0].partition(self.tokenizer.eos_token)[0]
-        written = written.replace(self.tokenizer.pad_token, "")
-        value = self.processor.token2json(f"<s_answer>{written}</s_answer>").get("answer", "")
-        return value if isinstance(value, str) else ", ".join(map(str, value))
-
-
-class UdopRunner(PageRunner):
-    """UDOP: reads a page's words at their places beside its picture, and writes."""
-
-    @classmethod
-    def load_processor(cls, path: Path, **kwargs: Any) -> Any:
-        """Returns the processor, which is given words and reads none by itself."""
-        processor = super().load_processor(path, **kwargs)
-        processor.image_processor.apply_ocr = False
-        return processor
-
-    @property
-    def media(self) -> JsonObject:
-        """Pictures of the pages and their words."""
-        return {"needs_words": True, "needs_images": True}
+        prompt = self.page_prompt(query, page)
+        if prompt is None:
+            return self._answered(None, page, None)
+        raw = self.written(prompt, options, skip_special_tokens=self.skips_marks, said=said)
+        return self._answered(raw, page, prompt)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def warm_up(self) -> None:
-        """Reads a page of one word."""
-        page = {"words": ("a",), "boxes": [[0, 0, 9, 9]], "image": np.full((32, 32, 3), 255, np.uint8), "number": 0}
-        self.answer_page("a", page, {"max_new_tokens": 1})
+    def answer_pages(
+        self, asked: Sequence[tuple[str, JsonObject]], options: JsonObject
+    ) -> list[JsonObject | Exception]:
+        """Returns what `answer_page` returns or raises for each query and page."""
+        found = list[JsonObject | Exception]()
+        for begin in range(0, len(asked), _TOGETHER):
+            pages = asked[begin : begin + _TOGETHER]
+            prompts = [attempted(self.page_prompt, query, page) for query, page in pages]
+            legible = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+            raws = iter(self.written_together(legible, options, skip_special_tokens=self.skips_marks))
+            for prompt, (_, page) in zip(prompts, pages, strict=True):
+                raw = next(raws) if isinstance(prompt, Prompt) else prompt
+                found.append(raw if isinstance(raw, Exception) else attempted(self._answered, raw, page, prompt))
+        return found
 
-    def run(self, inputs: Any, options: JsonObject) -> JsonObject:
-        """Returns the answer of the surest page; raises `InvalidInputError` where no page has words."""
-        warnings = unread_pages(inputs["pages"])
-        raw: JsonObject = super().run(inputs, options)
-        nowhere = {} if any(page["words"] for page in inputs["pages"]) else {"score": 0.0, "page": None}
-        return {**raw, **nowhere, "warnings": [*raw["warnings"], *warnings]}
+    def page_prompt(self, query: str, page: JsonObject) -> Prompt | None:
+        """Returns the model's inputs for a page and a question; None where there is nothing to read."""
+        return self.encoded(query, [page["image"]])
 
-    def answer_page(self, query: str, page: JsonObject, options: JsonObject) -> JsonObject:
-        """Asks about one page, with the prefix that the model was trained with."""
-        if not page["words"]:
-            return {"response": "", "metadata": {"model": self.name}, "warnings": []}
-        encoded = self.processor(
-            Image.fromarray(page["image"]),
-            f"Question answering. {query}",
-            text_pair=list(page["words"]),
-            boxes=ordered_boxes(page),
-            truncation="only_second",
-            max_length=_MOST_TOKENS,
-            return_tensors="pt",
-        )
-        tokens = int(encoded["input_ids"].shape[1])
-        generator = Generator(self.name, self.model, self.tokenizer, defaults=EXACT)
-        raw = generator.answer(Prompt(self.to_device(encoded), text_tokens=tokens, offset=1), options)
+    def page_answer(self, raw: JsonObject, page: JsonObject, prompt: Prompt) -> JsonObject:
+        """Returns what the model wrote as the answer that a page gives."""
         raw["response"] = raw["response"].strip()
-        if tokens == _MOST_TOKENS:
-            raw["warnings"].append(f"page {page['number']} has more than {tokens} tokens: its end was not read")
         return raw
+
+    def _answered(self, raw: JsonObject | None, page: JsonObject, prompt: Prompt | None) -> JsonObject:
+        if raw is None or prompt is None:
+            return {"response": "", "metadata": {"model": self.name}, "warnings": []}
+        return self.page_answer(raw, page, prompt)
 
 
 def _font(folder: Path) -> bytes:
@@ -200,3 +188,7 @@ def _one_answer(options: JsonObject, pages: int) -> tuple[JsonObject, list[str]]
 def _scored(page: JsonObject, raw: JsonObject) -> JsonObject:
     found = raw["metadata"].get("logprobs")
     return {**raw, "page": page["number"], "score": math.exp(sum(found) / len(found)) if found else None}
+
+
+def _warned(raw: JsonObject, warnings: Sequence[str], notes: Sequence[str]) -> JsonObject:
+    return {**raw, "warnings": [*dict.fromkeys([*raw["warnings"], *warnings]), *notes]}

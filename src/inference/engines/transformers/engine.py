@@ -2,17 +2,20 @@
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from src.core.config import load_settings
-from src.core.errors import InvalidInputError, ModelLoadError
-from src.inference.engines.base import BaseEngine
+from src.core.errors import CancelledError, InvalidInputError, ModelLoadError
+from src.inference.engines.base import BaseEngine, Scheduler
 from src.inference.engines.transformers import families
+from src.inference.engines.transformers.attempts import attempted
 from src.inference.options import TransformersOptions
+from src.inference.quantization import QUANTIZED
 from src.inference.types import JsonObject
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -32,6 +35,14 @@ class TaskRunner(Protocol):
 
     def run(self, inputs: Any, options: JsonObject) -> Any:
         """Returns the raw answer that the task's handler turns into a result."""
+        ...
+
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Returns what inputs must have in common to be run together; None: this one runs alone."""
+        ...
+
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[Any]:
+        """Returns for each input its raw answer, or the exception that it alone meets."""
         ...
 
     def parameter_bytes(self) -> int:
@@ -92,7 +103,31 @@ class TransformersEngine(BaseEngine):
 
     def infer(self, model: TaskRunner, inputs: Any, options: JsonObject) -> Any:
         """Runs the model on what its handler prepared."""
-        raw = model.run(inputs, options)
+        return self._noted(model, model.run(inputs, options), options)
+
+    def batch_key(self, model: TaskRunner, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Returns what inputs of equal options must have in common to be run together; None: this one runs alone."""
+        return model.batch_key(inputs, options)
+
+    def infer_batch(self, model: TaskRunner, batch: Sequence[Any], options: JsonObject) -> list[Any]:
+        """Runs inputs of one batch key together; the answer of one that fails by itself is its exception."""
+        try:
+            raws = model.run_batch(batch, options)
+        except CancelledError:
+            raise
+        except Exception:
+            # Out of memory, or something that a library does not do in batches: alone each has its own fate.
+            self.logger.warning("model '%s': a batch of %d failed", model.name, len(batch), exc_info=True)
+            raws = [attempted(model.run, inputs, options) for inputs in batch]
+        return [raw if isinstance(raw, Exception) else self._noted(model, raw, options) for raw in raws]
+
+    def scheduler(self, model: TaskRunner) -> Scheduler | None:
+        """Returns what runs a loaded model's requests step by step; None for runners that have nothing of the kind."""
+        make = getattr(model, "scheduler", None)
+        scheduler: Scheduler | None = None if make is None else make(partial(self._noted, model))
+        return scheduler
+
+    def _noted(self, model: TaskRunner, raw: Any, options: JsonObject) -> Any:
         trusted, wanted = self.trusts(model.name), options.get("trust_remote_code")
         if wanted is not None and wanted != trusted:
             state = "among" if trusted else "not among"
@@ -118,12 +153,13 @@ class TransformersEngine(BaseEngine):
         }
 
     def check_options(self, options: JsonObject) -> None:
-        """Refuses a number format that no model can be loaded in."""
+        """Refuses a number format that no model can be loaded in here."""
         wanted = options.get("dtype") or options.get("torch_dtype")
-        if wanted == "int8":
+        if wanted in QUANTIZED and find_spec("bitsandbytes") is None:
             raise InvalidInputError(
-                "torch_dtype 'int8' is not available in this version: take auto, float32, float16 or bfloat16",
-                details={"dtypes": ["auto", "float32", "float16", "bfloat16"]},
+                f"torch_dtype '{wanted}' needs the package bitsandbytes, which is not installed: "
+                "take auto, float32, bfloat16 or float16",
+                details={"dtypes": ["auto", "float32", "bfloat16", "float16"]},
             )
 
     def trusts(self, model_name: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from src.core.errors import CancelledError, InvalidInputError
 from src.inference.engines.base import stop_requested
@@ -32,6 +32,30 @@ class Prompt:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a prompt is to be answered; `seed`: the caller's, if any; `logprobs`: whether they are wanted."""
+
+    prompt: Prompt
+    config: GenerationConfig
+    stop: Sequence[str]
+    seed: int | None
+    logprobs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the library's `generate` has ready before its first step.
+
+    `config` has what the model's own generation config adds; `cache` is None where the model makes its own.
+    """
+
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+    cache: Any
+
+
 class Generator:
     """Generates text with one model and reads it with its tokenizer."""
 
@@ -40,6 +64,21 @@ class Generator:
         self._defaults = defaults or {}
         self.is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
 
+    @property
+    def name(self) -> str:
+        """What answers call the model."""
+        return self._name
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """What reads the model's tokens."""
+        return self._tokenizer
+
     def answer(
         self, prompt: Prompt, options: JsonObject, *, skip_special_tokens: bool = True, **extra: Any
     ) -> JsonObject:
@@ -47,24 +86,39 @@ class Generator:
 
         Raises `InvalidInputError` for options that cannot be, `CancelledError` once its caller is gone.
         """
+        plan = self.plan(prompt, options)
+        config, stop = plan.config, plan.stop
+        seed(options)
+        criteria = [Stopped(), *([StopTexts(self._tokenizer, stop, prompt.offset)] if stop else [])]
+        if plan.logprobs:
+            config.return_dict_in_generate = config.output_logits = True
+        output = generate(self._model, prompt.inputs, config, criteria, **extra)
+        sequences = (output.sequences if plan.logprobs else output)[:, prompt.offset :]
+        raw = self._read(sequences, config, stop, prompt, skip_special_tokens)
+        if plan.logprobs:
+            raw["metadata"]["logprobs"] = logprobs(output.logits, sequences[0])
+        return raw
+
+    def plan(self, prompt: Prompt, options: JsonObject) -> Plan:
+        """Returns what the options ask for; raises `InvalidInputError` for those that cannot be."""
         options = {**self._defaults, **options}
         self._check_tokens(options)
         config = generation_config(options, self._model.generation_config, prompt, self._room(prompt, options))
         if config.pad_token_id is None:
             config.pad_token_id = self._pad_token(config.eos_token_id)
-        seed(options)
-        stop = as_list(options.get("stop"))
-        criteria = [Stopped(), *([StopTexts(self._tokenizer, stop, prompt.offset)] if stop else [])]
-        if wanted := bool(options.get("logprobs")):
-            if config.num_beams > 1:
-                raise InvalidInputError("option 'logprobs' needs num_beams 1")
-            config.return_dict_in_generate = config.output_logits = True
-        output = generate(self._model, prompt.inputs, config, criteria, **extra)
-        sequences = (output.sequences if wanted else output)[:, prompt.offset :]
-        raw = self._read(sequences, config, stop, prompt, skip_special_tokens)
-        if wanted:
-            raw["metadata"]["logprobs"] = logprobs(output.logits, sequences[0])
-        return raw
+        wanted = bool(options.get("logprobs"))
+        if wanted and config.num_beams > 1:
+            raise InvalidInputError("option 'logprobs' needs num_beams 1")
+        return Plan(prompt, config, as_list(options.get("stop")), options.get("seed"), wanted)
+
+    def begin(self, plan: Plan) -> Begun:
+        """Returns what `generate` would begin with; raises the `InvalidInputError` that it would raise."""
+        begun: Begun = generate(self._model, plan.prompt.inputs, plan.config, [], custom_generate=_begun)
+        return begun
+
+    def read(self, ids: Sequence[int], plan: Plan) -> JsonObject:
+        """Returns what `answer` does, for tokens that came by another way."""
+        return self._read([ids], plan.config, plan.stop, plan.prompt, True)
 
     def _check_tokens(self, options: JsonObject) -> None:
         size = text_config(self._model.config).vocab_size
@@ -95,7 +149,7 @@ class Generator:
         self, sequences: Any, config: GenerationConfig, stop: Sequence[str], prompt: Prompt, skip_special_tokens: bool
     ) -> JsonObject:
         ends = as_list(config.eos_token_id)
-        rows = [_until_end(row.tolist(), ends) for row in sequences]
+        rows = [_until_end(row if isinstance(row, list) else row.tolist(), ends) for row in sequences]
         if len(rows) > 1:
             # One that a stop text ended is filled up while its neighbours go on.
             rows = [_without_padding(row, config.pad_token_id) for row in rows]
@@ -128,6 +182,16 @@ def generate(
     if stop_requested():
         raise CancelledError("generation was stopped")
     return output
+
+
+def _begun(model: Any, input_ids: Any, **kwargs: Any) -> Begun:
+    """Stands in for the library's decoding loop: it takes what that would be given."""
+    return Begun(
+        kwargs["logits_processor"],
+        kwargs["stopping_criteria"],
+        kwargs["generation_config"],
+        kwargs.get("past_key_values"),
+    )
 
 
 def logprobs(logits: Sequence[Any], tokens: Any) -> list[float]:
@@ -165,11 +229,13 @@ class StopTexts(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         tails = input_ids[:, self._offset :][:, -self._tail :]
-        found = [
-            any(text in decoded for text in self._texts)
-            for decoded in (self._tokenizer.decode(row, skip_special_tokens=True) for row in tails)
-        ]
+        found = [self.ends(row.tolist()) for row in tails]
         return torch.tensor(found, device=input_ids.device, dtype=torch.bool)
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether a stop text has come with the last of an answer's tokens."""
+        decoded = self._tokenizer.decode(ids[-self._tail :], skip_special_tokens=True)
+        return any(text in decoded for text in self._texts)
 
 
 def answer_bound(options: JsonObject, prompt_tokens: int) -> int:

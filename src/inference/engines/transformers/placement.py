@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from src.core.errors import InvalidInputError
+from src.inference.quantization import QUANTIZED, compute_format
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,10 +37,16 @@ def pick_dtype(wanted: str) -> Any:
     if wanted == "auto":
         return "auto"
     if wanted not in DTYPES:
-        raise InvalidInputError(
-            f"torch_dtype '{wanted}' is not available in this version; take one of auto, {', '.join(DTYPES)}"
-        )
+        names = ", ".join([*DTYPES, *QUANTIZED])
+        raise InvalidInputError(f"torch_dtype '{wanted}' is no number format: take one of auto, {names}")
     return DTYPES[wanted]
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """Returns what a quantized model computes in on a device, see `compute_format`."""
+    if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return DTYPES[compute_format(device)]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForTextRecognition
 
-from src.core.errors import CancelledError
-from src.inference.engines.base import stop_requested
+from src.inference.engines.transformers.batch_forward import BatchForward
+from src.inference.engines.transformers.batch_trial import BatchTrial
+from src.inference.engines.transformers.collation import Encoded, collated
 from src.inference.engines.transformers.generation import (
     EXACT,
     Prompt,
@@ -138,17 +139,21 @@ class CtcLineReader(Runner):
     auto_model = AutoModelForTextRecognition
     auto_processor = AutoImageProcessor
 
+    def __init__(self, name: str, model: Any, processor: Any) -> None:
+        super().__init__(name, model, processor)
+        self._forward = BatchForward(BatchTrial(name, model), self._columns, lambda columns: [columns])
+
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def recognise(self, crops: Sequence[Pixels], options: JsonObject) -> list[Reading]:
-        """Returns what stands in each picture."""
-        # One by one: a batch would be stretched to the width of its widest.
-        return [self._read(crop) for crop in crops]
+        """Returns what stands in each picture; those that are equally wide, as it sees them, go together."""
+        encodings = [self.to_device(self.processor(Image.fromarray(crop), return_tensors="pt")) for crop in crops]
+        return [self._read(columns) for columns in self._forward.outputs(encodings)]
 
-    def _read(self, crop: Pixels) -> Reading:
-        if stop_requested():
-            raise CancelledError("recognition was stopped")
-        encoded = self.processor(Image.fromarray(crop), return_tensors="pt")
-        columns = self.model(**self.to_device(encoded)).last_hidden_state[0].float()
+    def _columns(self, encodings: Sequence[Encoded]) -> list[torch.Tensor]:
+        """Returns the probabilities of each picture's columns (columns x characters)."""
+        return list(self.model(**collated(encodings)).last_hidden_state.float())
+
+    def _read(self, columns: torch.Tensor) -> Reading:
         best, chosen = columns.max(dim=-1)
         # A character goes on over several columns; between two equal ones stands a blank.
         begins = torch.ones_like(chosen, dtype=torch.bool)

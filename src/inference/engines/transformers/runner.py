@@ -1,13 +1,24 @@
 """Runner: a loaded model that can do one task, with what prepares its inputs."""
 
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from transformers import AutoProcessor
 
-from src.core.errors import ModelLoadError
-from src.inference.engines.transformers.placement import dtype_name, pick_device, pick_dtype
+from src.core.errors import ModelLoadError, PlatformError
+from src.core.memory import give_back_freed
+from src.inference.engines.transformers.attempts import attempted
+from src.inference.engines.transformers.placement import pick_device
+from src.inference.engines.transformers.quantizing import (
+    format_of,
+    load_arguments,
+    scales,
+    settled,
+    try_out,
+)
+from src.inference.quantization import QUANTIZED
 from src.inference.types import JsonObject
 from src.inference.workers.failures import is_out_of_memory
 
@@ -23,27 +34,28 @@ class Runner:
         self.model = model
         self.processor = processor
         self.device = str(model.device)
-        self.dtype = dtype_name(model.dtype)
+        self.dtype = format_of(model)
 
     @classmethod
     def load(cls, name: str, path: Path, *, device: str, dtype: str, trust_remote_code: bool) -> Self:
         """Loads a folder; raises `ModelLoadError` with the library's reason."""
-        target, number_format = pick_device(device), pick_dtype(dtype)
+        target = pick_device(device)
+        own = {"local_files_only": True, "trust_remote_code": trust_remote_code}
         try:
-            processor = cls.load_processor(path, local_files_only=True, trust_remote_code=trust_remote_code)
-            model = cls.load_model(
-                path,
-                dtype=number_format,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                weights_only=True,
-            )
+            placed = load_arguments(path, dtype, target)
+            processor = cls.load_processor(path, **own)
+            model = settled(cls.load_model(path, **placed, **own, weights_only=True), target)
         except Exception as exc:
             # Broken files surface as errors of whichever library met them first.
-            if is_out_of_memory(exc):
+            if is_out_of_memory(exc) or isinstance(exc, PlatformError):
                 raise
             raise ModelLoadError(f"Model '{name}' could not be loaded: {exc}") from exc
-        return cls(name, model.to(target).eval(), processor)
+        runner = cls(name, model.eval(), processor)
+        if dtype not in ("auto", "float32"):
+            try_out(runner, dtype)
+        if runner.dtype in QUANTIZED:
+            give_back_freed()  # every layer was there in larger formats first
+        return runner
 
     @classmethod
     def load_processor(cls, path: Path, **kwargs: Any) -> Any:
@@ -64,6 +76,17 @@ class Runner:
         """Returns `{"response": …, "metadata": …, "warnings": […]}`, which the task's handler turns into a result."""
         raise NotImplementedError
 
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Returns what inputs of equal options must have in common to be run together; None: this one runs alone."""
+        return None
+
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[JsonObject | Exception]:
+        """Returns for each input what `run` returns or raises for it alone.
+
+        Raises `CancelledError` once nobody waits for any of them, and whatever else is no input's own fault.
+        """
+        return [attempted(self.run, each, options) for each in inputs]
+
     def warm_up(self) -> None:
         """Runs the model once, so that its first request finds weights and code in memory."""
 
@@ -73,7 +96,8 @@ class Runner:
 
     def parameter_bytes(self) -> int:
         """Returns the bytes of the weights, tied ones once."""
-        tensors = {t.data_ptr(): t for t in [*self.model.parameters(), *self.model.buffers()]}
+        held = [*self.model.parameters(), *self.model.buffers(), *scales(self.model)]
+        tensors = {tensor.data_ptr(): tensor for tensor in held}
         return sum(tensor.nbytes for tensor in tensors.values())
 
     def to_device(self, encoded: Any) -> dict[str, Any]:

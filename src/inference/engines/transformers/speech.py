@@ -1,8 +1,9 @@
 """Speech recognition: what all architectures share. A recording is heard piece by piece, and the texts are joined."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,10 @@ from transformers import AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoTo
 
 from src.core.errors import CancelledError
 from src.inference.engines.base import stop_requested
-from src.inference.engines.transformers.generation import option_warnings
+from src.inference.engines.transformers.answer_pieces import AnswerPieces, Said, told
+from src.inference.engines.transformers.attempts import attempted, together
+from src.inference.engines.transformers.batch_generation import shares
+from src.inference.engines.transformers.generation import EXACT, option_warnings
 from src.inference.engines.transformers.runner import Runner
 from src.inference.engines.transformers.unused_options import unused_by_speech
 from src.inference.engines.transformers.waveform import (
@@ -63,9 +67,26 @@ class SpeechRunner(Runner):
     unused: tuple[str, ...] = ("language", "task")
     """Options that the architecture cannot honour."""
 
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
-        """Returns the text of one piece; `options["max_new_tokens"]`, where it stands, is what is left of it."""
+    def hear(self, samples: Samples, options: JsonObject, said: Said | None = None) -> Heard:
+        """Returns the text of one piece; `options["max_new_tokens"]`, where it stands, is what is left of it.
+
+        `said`, where somebody follows the answer, is told the text as it grows.
+        """
         raise NotImplementedError
+
+    def hear_together(self, sounds: Sequence[Samples], options: JsonObject) -> list[Heard | Exception]:
+        """Returns what `hear` returns or raises for each of several sounds."""
+        return [attempted(self.hear, samples, options) for samples in sounds]
+
+    @property
+    def at_once(self) -> float | None:
+        """The seconds that a recording heard beside others may have; None: each is heard alone."""
+        return None
+
+    @property
+    def lengths_matter(self) -> bool:
+        """Whether only recordings of one length can be heard together."""
+        return False
 
     @classmethod
     def load_processor(cls, path: Any, **kwargs: Any) -> Any:
@@ -100,11 +121,34 @@ class SpeechRunner(Runner):
         """Returns the options without which the model cannot work, with some value."""
         return {}
 
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Recordings that are heard in one go may be heard together, as far as the model bears it."""
+        alone = {name: value for name, value in options.items() if name != "num_return_sequences"}
+        length = len(inputs["samples"])
+        if self.at_once is None or length > self.at_once * self.rate or (self.generates and not shares(alone, EXACT)):
+            return None
+        return length if self.lengths_matter else 0
+
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(self, inputs: Any, options: JsonObject) -> JsonObject:
         """Transcribes decoded audio (`samples`, `rate`, `seconds`)."""
-        pieces = pieces_at_quiet_places(samples_of(inputs, self.rate), self.rate, self.longest)
-        heard = self._heard(pieces, options)
+        pieces = self._pieces(inputs)
+        return self._answer(inputs, pieces, self._heard(pieces, options), options)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[JsonObject | Exception]:
+        """Transcribes several recordings of one piece each."""
+        pieces = [attempted(self._pieces, each) for each in inputs]
+        heard = together(pieces, lambda good: self.hear_together([piece.samples for (piece,) in good], options))
+        return [
+            one if isinstance(one, Exception) else attempted(self._answer, each, own, [one], options)
+            for each, own, one in zip(inputs, pieces, heard, strict=True)
+        ]
+
+    def _pieces(self, inputs: Any) -> list[Piece]:
+        return pieces_at_quiet_places(samples_of(inputs, self.rate), self.rate, self.longest)
+
+    def _answer(self, inputs: Any, pieces: Sequence[Piece], heard: Sequence[Heard], options: JsonObject) -> JsonObject:
         raw: JsonObject = {
             "response": joined([one.text for one in heard]),
             "language": next((one.language for one in heard if one.language), None),
@@ -139,16 +183,19 @@ class SpeechRunner(Runner):
 
     def _heard(self, pieces: Sequence[Piece], options: JsonObject) -> list[Heard]:
         left = token_budget(options) if self.generates else None
-        heard = list[Heard]()
+        heard, telling = list[Heard](), told()
         for piece in pieces:
             if stop_requested():
                 raise CancelledError("transcription was stopped")
             if left is not None and left <= 0:
                 heard[-1].cut = True
                 break
-            one = self.hear(piece.samples, {**options, "max_new_tokens": left} if left is not None else options)
+            said = None if telling is None else partial(_tell, telling, [one.text for one in heard])
+            one = self.hear(piece.samples, {**options, "max_new_tokens": left} if left is not None else options, said)
             left = None if left is None else left - one.tokens
             heard.append(one)
+            if said is not None:
+                said(one.text)
         return heard
 
     def _metadata(
@@ -190,6 +237,11 @@ def joined(texts: Sequence[str]) -> str:
             whole += "" if _is_dense(whole[-1]) and _is_dense(text[0]) else " "
         whole += text
     return whole
+
+
+def _tell(telling: AnswerPieces, before: Sequence[str], text: str) -> None:
+    """Tells the text so far: of the pieces before, and of the one that is heard."""
+    telling.upto(joined([*before, text]))
 
 
 def has_feature_extractor(processor: Any) -> bool:

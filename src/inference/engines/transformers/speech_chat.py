@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForMultimodalLM,
@@ -12,8 +13,10 @@ from transformers import (
 )
 
 from src.core.errors import InvalidInputError, ModelLoadError
-from src.inference.engines.transformers.generation import EXACT, Generator, Prompt, Stopped, generate, logprobs
+from src.inference.engines.transformers.answer_pieces import Said, TokenText
+from src.inference.engines.transformers.generation import Prompt, Stopped, generate, logprobs
 from src.inference.engines.transformers.speech import Heard, SpeechRunner, has_feature_extractor
+from src.inference.engines.transformers.speech_generation import GeneratingSpeechRunner, SpeechPrompt
 from src.inference.engines.transformers.speech_seq2seq import language_code
 from src.inference.engines.transformers.waveform import Samples
 from src.inference.types import JsonObject
@@ -23,7 +26,7 @@ _TRANSLATION = "Translate the speech into English."
 _MARKS = ("audio_token", "audio_placeholder_token")
 
 
-class ChatSpeechRunner(SpeechRunner):
+class ChatSpeechRunner(GeneratingSpeechRunner):
     """A language model that is asked to transcribe: by its processor's own request, else by a message."""
 
     unused: tuple[str, ...] = ()
@@ -32,7 +35,6 @@ class ChatSpeechRunner(SpeechRunner):
         if not has_feature_extractor(processor):
             raise ModelLoadError(f"Model '{name}': its processor takes no sound, so it cannot transcribe")
         super().__init__(name, model, processor)
-        self._generator = Generator(name, model, self.tokenizer, defaults=EXACT)
 
     @classmethod
     def load_model(cls, path: Any, **kwargs: Any) -> Any:
@@ -42,24 +44,13 @@ class ChatSpeechRunner(SpeechRunner):
         auto = next((auto for auto in autos if type(config) in auto._model_mapping), autos[0])
         return auto.from_pretrained(path, **kwargs)
 
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
-        """Asks for the text of one piece."""
+    def prompt(self, samples: Samples, options: JsonObject) -> SpeechPrompt:
+        """Returns the request to write a piece down."""
         encoded, warnings = self._asked(samples, options)
-        inputs = self.to_device(encoded)
+        inputs, language = self.to_device(encoded), options.get("language")
         ids = inputs["input_ids"][0]
         prompt = Prompt(inputs, text_tokens=len(ids) - self._audio_tokens(ids), offset=len(ids))
-        left_out = ("num_return_sequences", "stop")
-        wanted = {name: value for name, value in options.items() if name not in left_out}
-        raw = self._generator.answer(prompt, self.bounded(samples, wanted))
-        language = options.get("language")
-        return Heard(
-            raw["response"].strip(),
-            raw["metadata"]["tokens"],
-            logprobs=raw["metadata"].get("logprobs", []),
-            language=language and language_code(language),
-            cut=raw["metadata"]["finish_reason"] == "length",
-            warnings=warnings + raw["warnings"],
-        )
+        return SpeechPrompt(prompt, language=language and language_code(language), warnings=warnings)
 
     def _asked(self, samples: Samples, options: JsonObject) -> tuple[Any, list[str]]:
         request = getattr(self.processor, "apply_transcription_request", None)
@@ -119,7 +110,7 @@ class FrameSpeechRunner(SpeechRunner):
 
     longest = None
 
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
+    def hear(self, samples: Samples, options: JsonObject, said: Said | None = None) -> Heard:
         """Generates as long as there is sound; the library counts the frames."""
         inputs = self.to_device(self._encoded_sound(samples))
         config = GenerationConfig(do_sample=False, num_beams=1)
@@ -127,6 +118,8 @@ class FrameSpeechRunner(SpeechRunner):
         extra: JsonObject = {"return_dict_in_generate": True, "output_logits": True} if wanted else {}
         if "max_new_tokens" in options:
             extra["max_new_tokens"] = options["max_new_tokens"]
+        if said is not None:
+            extra["streamer"] = TokenText(self.tokenizer, said)
         output = generate(self.model, inputs, config, [Stopped()], **extra)
         sequences = output.sequences if wanted else output
         start = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
@@ -140,3 +133,9 @@ class FrameSpeechRunner(SpeechRunner):
     def _encoded_sound(self, samples: Samples) -> Any:
         # Their processors know one rate and refuse to be told it, or take it for granted.
         return self.processor(audio=samples, return_tensors="pt")
+
+    def _moved(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            # Kyutai's codec computes in float32, whatever the rest does.
+            return value.to(self.device, getattr(self.model, "codec_model", self.model).dtype)
+        return super()._moved(value)

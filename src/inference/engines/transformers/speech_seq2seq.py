@@ -6,8 +6,8 @@ import numpy as np
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from src.core.errors import InvalidInputError
-from src.inference.engines.transformers.generation import EXACT, Generator, Prompt
-from src.inference.engines.transformers.speech import Heard, SpeechRunner
+from src.inference.engines.transformers.generation import Prompt
+from src.inference.engines.transformers.speech_generation import GeneratingSpeechRunner, SpeechPrompt
 from src.inference.engines.transformers.waveform import Samples
 from src.inference.types import JsonObject
 
@@ -22,27 +22,14 @@ ASSUMED = "en"
 _TRACE = 3e-5
 
 
-class Seq2SeqSpeechRunner(SpeechRunner):
+class Seq2SeqSpeechRunner(GeneratingSpeechRunner):
     """A model whose decoder writes what its encoder hears."""
 
-    def __init__(self, name: str, model: Any, processor: Any) -> None:
-        super().__init__(name, model, processor)
-        self._generator = Generator(name, model, self.tokenizer, defaults=EXACT)
-
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
-        """Generates the text of one piece."""
+    def prompt(self, samples: Samples, options: JsonObject) -> SpeechPrompt:
+        """Returns what the encoder hears, and what the decoder is told."""
         inputs, extra, language = self.prepared(samples, options)
         prompt = Prompt(inputs, text_tokens=0, offset=self._offset(inputs, extra))
-        raw = self._generator.answer(prompt, self.bounded(samples, _one_answer(options)), **extra)
-        metadata = raw["metadata"]
-        return Heard(
-            raw["response"].strip(),
-            metadata["tokens"],
-            logprobs=metadata.get("logprobs", []),
-            language=language,
-            cut=metadata["finish_reason"] == "length",
-            warnings=raw["warnings"] + self.notes(options),
-        )
+        return SpeechPrompt(prompt, extra, language, self.notes(options))
 
     def prepared(self, samples: Samples, options: JsonObject) -> tuple[dict[str, Any], JsonObject, str | None]:
         """Returns the model's inputs, what else `generate` is told, and the language where it is known."""
@@ -163,8 +150,3 @@ def assumed(options: JsonObject) -> list[str]:
     if options.get("language"):
         return []
     return [f"option 'language' is not set and this model cannot tell: '{ASSUMED}' is assumed"]
-
-
-def _one_answer(options: JsonObject) -> JsonObject:
-    """Returns options without those that make several answers, or end one early: a transcription is one and whole."""
-    return {name: value for name, value in options.items() if name not in ("num_return_sequences", "stop")}

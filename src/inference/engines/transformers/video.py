@@ -1,11 +1,15 @@
 """Video analysis with models that look and write: a question about a video, answered in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from src.core.errors import InvalidInputError
+from src.inference.engines.transformers.answer_pieces import told
+from src.inference.engines.transformers.attempts import attempted, together
 from src.inference.engines.transformers.frames import described, filled_up
 from src.inference.engines.transformers.generation import option_warnings
-from src.inference.engines.transformers.vision_language import VisionLanguageRunner
+from src.inference.engines.transformers.vision_language import Question, VisionLanguageRunner
+from src.inference.models.base import texts_of
 from src.inference.types import JsonObject
 
 # Of a model that likes several frames of each second: more would be thousands of tokens.
@@ -30,12 +34,28 @@ class VideoRunner(VisionLanguageRunner):
 
     def run(self, inputs: Any, options: JsonObject) -> JsonObject:
         """Answers; `inputs`: the `prompt` and the decoded `video`."""
+        question, warnings = self._question(inputs)
+        pieces = told()
+        raw = self.answer(question, options, said=pieces and pieces.upto)
+        if pieces is not None:
+            pieces.finish(texts_of(raw["response"])[0].strip())
+        return _finished(raw, question, warnings, options)
+
+    def run_batch(self, inputs: Sequence[Any], options: JsonObject) -> list[JsonObject | Exception]:
+        """Answers several questions together."""
+        asked = [attempted(self._question, each) for each in inputs]
+        raws = together(asked, lambda good: self.answers([question for question, _ in good], options))
+        return [
+            raw if isinstance(one, Exception) or isinstance(raw, Exception) else _finished(raw, *one, options)
+            for one, raw in zip(asked, raws, strict=True)
+        ]
+
+    def _question(self, inputs: Any) -> tuple[Question, list[str]]:
+        """Returns what the model is asked, and what there is to say about the video."""
         prompt = self._prompt_of(inputs["prompt"])
         own = getattr(self.processor, "video_processor", None) if self.takes_video else None
         video, warnings = filled_up(inputs["video"], int(getattr(own, "temporal_patch_size", None) or 1))
-        raw = self.ask(prompt, options, video=video["frames"], video_metadata=video)
-        raw["warnings"] += [*warnings, *option_warnings(options, "video-analysis", _NO_EFFECT)]
-        return {**raw, "frames": described(video)}
+        return Question(prompt, video=video["frames"], video_metadata=video), warnings
 
     def _prompt_of(self, prompt: str | None) -> str:
         """Returns the prompt; raises `InvalidInputError` without one, or where the model sees but one picture."""
@@ -50,3 +70,8 @@ class VideoRunner(VisionLanguageRunner):
                 "video: take a model made for videos or for several pictures",
             )
         return prompt
+
+
+def _finished(raw: JsonObject, question: Question, warnings: list[str], options: JsonObject) -> JsonObject:
+    raw["warnings"] += [*warnings, *option_warnings(options, "video-analysis", _NO_EFFECT)]
+    return {**raw, "frames": described(dict(question.video_metadata or {}))}

@@ -1,9 +1,10 @@
 """Models that look at pictures and write: pictures or a video, and a prompt, to text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from transformers.video_utils import VideoMetadata
 
 from src.core.errors import InvalidInputError, ModelLoadError
 from src.inference.engines.transformers import families
+from src.inference.engines.transformers.answer_pieces import Said, followed
+from src.inference.engines.transformers.attempts import attempted, together
+from src.inference.engines.transformers.batch_generation import BatchGenerator, shares
+from src.inference.engines.transformers.batch_trial import BatchTrial
 from src.inference.engines.transformers.generation import Generator, Prompt, as_list, context_tokens
 from src.inference.engines.transformers.prompts import Kind, PromptWriter
 from src.inference.engines.transformers.runner import Runner
@@ -21,12 +26,30 @@ from src.inference.engines.transformers.vision_inputs import encode, load_proces
 from src.inference.types import JsonObject
 
 _WARM_UP_SIDE = 64
+# Questions whose pictures are in memory together.
+_TOGETHER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt about pictures or a video (not both).
+
+    `images`: uint8, height x width x 3 each; `video`: uint8, frames x height x width x 3; `video_metadata`: the facts
+    of the decoded video (`indices`, `total_frames`, `fps`, `duration`).
+    """
+
+    prompt: str
+    images: Sequence[NDArray[np.uint8]] = ()
+    video: NDArray[np.uint8] | None = None
+    video_metadata: Mapping[str, Any] | None = None
 
 
 class VisionLanguageRunner(Runner):
     """A model that reads pictures and text with its processor and writes text; the base of the tasks that ask it."""
 
     auto_model = AutoModelForImageTextToText
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Option values in place of the documented ones."""
 
     def __init__(self, name: str, model: Any, processor: Any) -> None:
         if not model.can_generate() or getattr(processor, "image_processor", None) is None:
@@ -34,6 +57,7 @@ class VisionLanguageRunner(Runner):
         super().__init__(name, model, processor)
         self.kind = str(model.config.model_type)
         self.writer = PromptWriter(self.kind, processor)
+        self.trial = BatchTrial(name, model)
 
     @classmethod
     def load_processor(cls, path: Path, **kwargs: Any) -> Any:
@@ -66,7 +90,10 @@ class VisionLanguageRunner(Runner):
         with suppress(InvalidInputError):
             self.ask("What is this?", {"max_new_tokens": 1, "min_length": 0, "do_sample": False}, images=[grey])
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Whatever is asked may go together; where the model does not bear it, batches are made smaller."""
+        return () if shares(options, self.defaults) else None
+
     def ask(
         self,
         prompt: str,
@@ -75,22 +102,64 @@ class VisionLanguageRunner(Runner):
         images: Sequence[NDArray[np.uint8]] = (),
         video: NDArray[np.uint8] | None = None,
         video_metadata: Mapping[str, Any] | None = None,
-        system: str | None = None,
-        defaults: Mapping[str, Any] | None = None,
-        skip_special_tokens: bool = True,
     ) -> JsonObject:
-        """Returns `response`, `metadata` and `warnings` for a question about pictures or a video (not both).
+        """Returns the answer to a `Question` of these parts."""
+        raw: JsonObject = self.answer(Question(prompt, images, video, video_metadata), options)
+        return raw
 
-        `images`: uint8, height x width x 3 each; `video`: uint8, frames x height x width x 3; `video_metadata`: the
-        facts of the decoded video (`indices`, `total_frames`, `fps`, `duration`); `defaults`: option values in
-        place of the documented ones. A model without videos sees the frames as pictures. Raises
-        `InvalidInputError` for pictures or prompts that the model cannot take.
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def answer(
+        self, question: Question, options: JsonObject, *, skip_special_tokens: bool = True, said: Said | None = None
+    ) -> JsonObject:
+        """Returns `response`, `metadata` and `warnings` for a question; `said` is told the response as it grows.
+
+        A model without videos sees the frames as pictures. Raises `InvalidInputError` for pictures or prompts that the
+        model cannot take.
         """
+        prompt = self.encoded_question(question)
+        return self.written(prompt, options, skip_special_tokens=skip_special_tokens, said=said)
+
+    def written(
+        self, prompt: Prompt, options: JsonObject, *, skip_special_tokens: bool = True, said: Said | None = None
+    ) -> JsonObject:
+        """Returns what the model writes on an encoded prompt."""
+        extra = followed(self.tokenizer, said, options, skip_special_tokens=skip_special_tokens)
+        generator = Generator(self.name, self.model, self.tokenizer, defaults={**self._ends(), **self.defaults})
+        return generator.answer(prompt, options, skip_special_tokens=skip_special_tokens, **extra)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def answers(
+        self, questions: Sequence[Question], options: JsonObject, *, skip_special_tokens: bool = True
+    ) -> list[JsonObject | Exception]:
+        """Returns for each question what `answer` returns or raises for it alone, in as few calls as may be."""
+        found = list[JsonObject | Exception]()
+        for begin in range(0, len(questions), _TOGETHER):
+            prompts = [attempted(self.encoded_question, each) for each in questions[begin : begin + _TOGETHER]]
+            found += together(
+                prompts, lambda good: self.written_together(good, options, skip_special_tokens=skip_special_tokens)
+            )
+        return found
+
+    def written_together(
+        self, prompts: Sequence[Prompt], options: JsonObject, *, skip_special_tokens: bool = True
+    ) -> list[JsonObject | Exception]:
+        """Returns what the model writes on each of several encoded prompts."""
+        generator = BatchGenerator(
+            self.name,
+            self.model,
+            self.tokenizer,
+            self.trial,
+            defaults={**self._ends(), **self.defaults},
+            skip_special_tokens=skip_special_tokens,
+        )
+        return generator.answers(prompts, [options] * len(prompts))
+
+    def encoded_question(self, question: Question) -> Prompt:
+        """Returns the model's inputs for a question."""
+        images, video = question.images, question.video
         if video is not None and not self.takes_video:
             images, video = [*images, *video], None
-        encoded = self.encoded(prompt, images, video, video_metadata, system)
-        generator = Generator(self.name, self.model, self.tokenizer, defaults={**self._ends(), **(defaults or {})})
-        return generator.answer(encoded, options, skip_special_tokens=skip_special_tokens)
+        return self.encoded(question.prompt, images, video, question.video_metadata)
 
     def _ends(self) -> dict[str, Any]:
         """Returns the ends of an answer that an architecture has beside those of its generation config."""
@@ -108,7 +177,6 @@ class VisionLanguageRunner(Runner):
         images: Sequence[NDArray[np.uint8]],
         video: NDArray[np.uint8] | None = None,
         video_metadata: Mapping[str, Any] | None = None,
-        system: str | None = None,
     ) -> Prompt:
         """Returns the model's inputs, its text tokens counted without those of pictures."""
         if len(images) > 1 and not self.writer.several:
@@ -118,7 +186,7 @@ class VisionLanguageRunner(Runner):
                 details={"images": len(images), "most": 1},
             )
         kind: Kind = "image" if video is None else "video"
-        text = self.writer.write(prompt, kind, len(images) if video is None else 1, system)
+        text = self.writer.write(prompt, kind, len(images) if video is None else 1)
         media: dict[str, Any] = {"images": [[Image.fromarray(pixels) for pixels in images]]} if images else {}
         if video is not None:
             media = {

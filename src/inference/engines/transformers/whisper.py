@@ -2,9 +2,9 @@
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,28 +12,22 @@ from transformers import GenerationConfig, StoppingCriteriaList
 
 from src.core.errors import CancelledError, InvalidInputError
 from src.inference.engines.base import stop_requested
+from src.inference.engines.transformers.answer_pieces import Said
+from src.inference.engines.transformers.collation import collated
 from src.inference.engines.transformers.generation import EXACT, Stopped, logprobs, seed
 from src.inference.engines.transformers.speech import Heard, SpeechRunner, token_budget
-from src.inference.engines.transformers.speech_seq2seq import language_code, some
 from src.inference.engines.transformers.waveform import Samples
-from src.inference.engines.transformers.whisper_windows import Budget, Window, windows_of, within
+from src.inference.engines.transformers.whisper_following import Following, WindowText
+from src.inference.engines.transformers.whisper_requests import Abilities, Request
+from src.inference.engines.transformers.whisper_windows import Window, windows_of
 from src.inference.options import TransformersOptions, default_of
 from src.inference.types import JsonObject
 
 # What stands before an answer: its start, the language, the task, and whether there are times.
 _PROMPT_TOKENS = 4
 _TIME_STEP = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the model is asked for, as far as it can do it; `language` is a code, None until it is heard."""
-
-    language: str | None
-    task: str | None
-    times: bool
-    words: bool
-    warnings: list[str]
+# Windows that go through the model together: more would need memory and gain no time.
+_TOGETHER = 16
 
 
 class WhisperRunner(SpeechRunner):
@@ -43,87 +37,74 @@ class WhisperRunner(SpeechRunner):
 
     def __init__(self, name: str, model: Any, processor: Any) -> None:
         super().__init__(name, model, processor)
-        own = model.generation_config
-        self._languages = dict(getattr(own, "lang_to_id", None) or {})
-        self._tasks = dict(getattr(own, "task_to_id", None) or {})
-        self._multilingual = getattr(own, "is_multilingual", None)
-        self._has_times = getattr(own, "no_timestamps_token_id", None) is not None
+        self._able = Abilities(model.generation_config)
         # Without time tokens it cannot follow a long recording by itself.
-        self.longest = None if self._has_times else float(processor.feature_extractor.chunk_length)
+        self.longest = None if self._able.has_times else float(processor.feature_extractor.chunk_length)
 
-    def hear(self, samples: Samples, options: JsonObject) -> Heard:
+    @property
+    def at_once(self) -> float | None:
+        """A window."""
+        return float(self.processor.feature_extractor.chunk_length)
+
+    def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
+        """Recordings of one window go together, unless windows within it follow on one another."""
+        bounded = token_budget(options) is not None
+        several = bool(options.get("return_timestamps")) and (bounded or self._able.remembers)
+        return None if several else super().batch_key(inputs, options)
+
+    def hear(self, samples: Samples, options: JsonObject, said: Said | None = None) -> Heard:
         """Generates the text of a recording; it finds the language out first where nobody told it."""
-        seed(options)
-        request = self._request(options)
-        inputs = self._features(samples)
-        language = request.language or self._heard_language(inputs["input_features"])
-        told: JsonObject = {}
-        if self._multilingual is not False:
-            told = {name: value for name, value in (("language", language), ("task", request.task)) if value}
-        windows = self._generate(inputs, request, told, options)
-        heard = self._read(windows, replace(request, language=language), len(samples) / self.rate, options)
-        if heard.text or request.language:
-            heard.language = language or ("en" if self._multilingual is False else None)
-        heard.warnings = request.warnings
+        return self._hear([samples], options, said)[0]
+
+    def hear_together(self, sounds: Sequence[Samples], options: JsonObject) -> list[Heard | Exception]:
+        """Generates the texts of several recordings of one window each."""
+        heard = list[Heard | Exception]()
+        for begin in range(0, len(sounds), _TOGETHER):
+            some = sounds[begin : begin + _TOGETHER]
+            try:
+                heard += self._hear(some, options)
+            except InvalidInputError as exc:  # what the options ask for cannot be, for one as for all
+                heard += [exc] * len(some)
         return heard
 
-    def _request(self, options: JsonObject) -> Request:
-        """Returns what can be done of what the caller asks; raises `InvalidInputError` for an unknown language."""
-        language, task, notes = self._speech(options)
-        times, words, more = self._times(options)
-        return Request(language, task, times, words, notes + more)
+    def _hear(self, sounds: Sequence[Samples], options: JsonObject, said: Said | None = None) -> list[Heard]:
+        seed(options)
+        request = self._able.request(options)
+        inputs = collated([self._features(samples) for samples in sounds])
+        languages = [request.language] * len(sounds)
+        if request.language is None:
+            languages = self._heard_languages(inputs["input_features"])
+        following = Following(token_budget(options), said and WindowText(self.tokenizer, said, self._able.first_time))
+        windows = self._generate(inputs, request, self._told(request, languages), options, following)
+        heard = list[Heard]()
+        for own, language, samples in zip(windows, languages, sounds, strict=True):
+            one = self._read(own, replace(request, language=language), len(samples) / self.rate, options)
+            if one.text or request.language:
+                one.language = language or ("en" if self._able.multilingual is False else None)
+            one.cut, one.warnings = one.cut or following.cut, list(request.warnings)
+            heard.append(one)
+        return heard
 
-    def _speech(self, options: JsonObject) -> tuple[str | None, str | None, list[str]]:
-        """Returns the language and the task that the model is told, and what it cannot be told."""
-        own, notes = self.model.generation_config, list[str]()
-        language, task = options.get("language"), options.get("task")
-        if self._multilingual is False or not self._languages:
-            knows = "knows English alone" if self._multilingual is False else "lists no languages in its config"
-            if language and not (self._multilingual is False and language_code(language) == "en"):
-                notes.append(f"option 'language': this model {knows}, '{language}' has no effect")
-            language = None
-        elif language or getattr(own, "language", None):
-            language = self._known(language or own.language)
-        if self._multilingual is False or not self._tasks:
-            if task == "translate":
-                notes.append("option 'task': this model cannot translate, it transcribes")
-            task = None
-        else:
-            task = task or getattr(own, "task", None) or "transcribe"
-        return language, task, notes
-
-    def _times(self, options: JsonObject) -> tuple[bool, bool, list[str]]:
-        """Returns whether segments and words get times, and what of it the checkpoint cannot do."""
-        wanted = options.get("return_timestamps")
-        if not wanted or not self._has_times:
-            return False, False, []  # chunks without times of its own are warned of where they are made
-        if wanted == "word" and not getattr(self.model.generation_config, "alignment_heads", None):
-            return True, False, ["option 'return_timestamps': this checkpoint cannot time words: segments are given"]
-        return True, wanted == "word", []
-
-    def _known(self, language: str) -> str:
-        code = language_code(language)
-        if f"<|{code}|>" not in self._languages:
-            codes = [token[2:-2] for token in self._languages]
-            raise InvalidInputError(
-                f"option 'language': '{language}' is none of this model's languages: it has {some(codes)}",
-                details={"languages": sorted(codes)},
-            )
-        return code
+    def _told(self, request: Request, languages: Sequence[str | None]) -> JsonObject:
+        """Returns what `generate` is told of languages and task; one that knows English alone takes neither."""
+        if self._able.multilingual is False:
+            return {}
+        told: JsonObject = {"task": request.task} if request.task else {}
+        return {**told, "language": list(languages)} if all(languages) else told
 
     def _features(self, samples: Samples) -> dict[str, Any]:
         long = len(samples) > self.processor.feature_extractor.n_samples
         shape = {"truncation": False, "padding": "longest"} if long else {}
         return self.encoded(samples, return_attention_mask=True, **shape)
 
-    def _heard_language(self, features: Any) -> str | None:
-        if not self._languages or self._multilingual is False:
-            return None
+    def _heard_languages(self, features: Any) -> list[str | None]:
+        if not self._able.languages or self._able.multilingual is False:
+            return [None] * len(features)
         frames = 2 * self.model.config.max_source_positions
         window = features[:, :, :frames]
         window = torch.nn.functional.pad(window, (0, frames - window.shape[-1]))
-        token = int(self.model.detect_language(window, num_segment_frames=frames)[0])
-        return next((name[2:-2] for name, ids in self._languages.items() if ids == token), None)
+        tokens = self.model.detect_language(window, num_segment_frames=frames)
+        return [self._able.name_of(token) for token in tokens.tolist()]
 
     def _config(self, options: JsonObject) -> GenerationConfig:
         """Returns the checkpoint's own generation config with what the caller set on top."""
@@ -147,22 +128,25 @@ class WhisperRunner(SpeechRunner):
         return config
 
     def _generate(
-        self, inputs: dict[str, Any], request: Request, told: JsonObject, options: JsonObject
-    ) -> list[Window]:
+        self, inputs: dict[str, Any], request: Request, told: JsonObject, options: JsonObject, following: Following
+    ) -> list[list[Window]]:
+        """Returns the windows of each recording."""
         config = self._config(options)
         if config.output_logits and config.num_beams > 1:
             raise InvalidInputError("option 'logprobs' needs num_beams 1")
         times = request.times or inputs["input_features"].shape[-1] > 2 * self.model.config.max_source_positions
-        bound = token_budget(options)
-        with self._attention_of_words(request.words):
+        # Beams are chosen among at the end, and what may be heard again is not told before.
+        followed = following.text is not None and config.num_beams == 1 and not self._able.hears_again
+        with self._attention_of_words(request.words), following.along(self.model):
             try:
                 output = self.model.generate(
                     **inputs,
                     generation_config=config,
-                    stopping_criteria=StoppingCriteriaList([Stopped(), *([Budget(bound)] if bound else [])]),
-                    monitor_progress=_stop_between_windows,
+                    stopping_criteria=StoppingCriteriaList([Stopped(), *following.criteria]),
+                    monitor_progress=following.progress,
+                    streamer=following.text if followed else None,
                     temperature=_value(options, "temperature") if _samples(options) else None,
-                    return_timestamps=times if self._has_times else None,
+                    return_timestamps=times if self._able.has_times else None,
                     return_token_timestamps=request.words or None,
                     return_segments=True,
                     return_dict_in_generate=config.output_logits or None,
@@ -175,9 +159,12 @@ class WhisperRunner(SpeechRunner):
         if stop_requested():
             raise CancelledError("transcription was stopped")
         if isinstance(output, dict) and "segments" in output:
-            return windows_of(output["segments"][0])
+            return [windows_of(segments) for segments in output["segments"]]
         start = output["sequences"].shape[1] - len(output["logits"])
-        return [Window(output["sequences"][0], start, output["logits"], [])]
+        return [
+            [Window(sequence, start, [step[row] for step in output["logits"]], [])]
+            for row, sequence in enumerate(output["sequences"])
+        ]
 
     @contextmanager
     def _attention_of_words(self, words: bool) -> Iterator[None]:
@@ -201,20 +188,22 @@ class WhisperRunner(SpeechRunner):
 
     def _read(self, windows: list[Window], request: Request, seconds: float, options: JsonObject) -> Heard:
         bound = token_budget(options)
-        kept, cut = within(windows, bound, self._end)
-        generated = [window.generated(self._end) for window in kept]
-        heard = Heard(self.decoded([token for window in kept for token in window.answer()]), sum(map(len, generated)))
+        generated = [window.generated(self._end) for window in windows]
+        answer = [token for window in windows for token in window.answer()]
+        heard = Heard(self.decoded(answer), sum(map(len, generated)))
         endless = [ids for ids in generated if self._end not in ids]
         spent = bound is not None and heard.tokens >= bound
-        heard.cut = cut or any(spent or len(ids) >= self._room for ids in endless)
-        for window, tokens in zip(kept, generated, strict=True):
+        heard.cut = any(spent or len(ids) >= self._room for ids in endless)
+        for window, tokens in zip(windows, generated, strict=True):
             if window.logits is not None:
                 steps = [step if step.ndim == 2 else step[None] for step in window.logits][: len(tokens)]
                 heard.logprobs += logprobs(steps, torch.tensor(tokens))
         if request.words:
-            heard.chunks = self._words([segment for window in kept for segment in window.segments], request.language)
+            heard.chunks = self._words([segment for window in windows for segment in window.segments], request.language)
         elif request.times:
-            heard.chunks = [self._segment(segment, window, seconds) for window in kept for segment in window.segments]
+            heard.chunks = [
+                self._segment(segment, window, seconds) for window in windows for segment in window.segments
+            ]
         return heard
 
     def _segment(self, segment: Any, window: Window, seconds: float) -> JsonObject:
@@ -230,7 +219,9 @@ class WhisperRunner(SpeechRunner):
         if not segments:
             return []
         # Its language tells how to part a text into words: by spaces, or by characters.
-        known = torch.tensor([self._languages[f"<|{language}|>"]] if f"<|{language}|>" in self._languages else [])
+        known = torch.tensor(
+            [self._able.languages[f"<|{language}|>"]] if f"<|{language}|>" in self._able.languages else []
+        )
         tokens = torch.cat([known.long(), *(segment["tokens"].cpu() for segment in segments)])[None]
         times = torch.cat([known * 0.0, *(segment["token_timestamps"].cpu() for segment in segments)])[None]
         _, told = self.tokenizer._decode_asr(
@@ -243,11 +234,6 @@ class WhisperRunner(SpeechRunner):
             {"text": chunk["text"].strip(), "timestamp": [float(second) for second in chunk["timestamp"]]}
             for chunk in told["chunks"]
         ]
-
-
-def _stop_between_windows(progress: Any) -> None:
-    if stop_requested():
-        raise CancelledError("transcription was stopped")
 
 
 def _samples(options: JsonObject) -> bool:

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import StoppingCriteria
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -26,29 +23,6 @@ class Window:
         if not self.segments:
             return list(self.sequence[self.start :].tolist())
         return [token for segment in self.segments for token in segment["tokens"].tolist()]
-
-
-class Budget(StoppingCriteria):  # type: ignore[misc]
-    """Ends generation once all windows together have used up their tokens; later ones end with their first."""
-
-    def __init__(self, tokens: int) -> None:
-        self._left = tokens
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        self._left -= 1
-        return torch.full((input_ids.shape[0],), self._left <= 0, device=input_ids.device, dtype=torch.bool)
-
-
-def within(windows: list[Window], bound: int | None, end: int) -> tuple[list[Window], bool]:
-    """Returns the first windows that have no more tokens than the bound, and whether any were left out."""
-    kept, left = list[Window](), bound
-    for window in windows:
-        if left is not None:
-            left -= len(window.generated(end))
-            if left < 0:
-                return kept, True
-        kept.append(window)
-    return kept, False
 
 
 def windows_of(segments: list[Any]) -> list[Window]:
