@@ -226,3 +226,20 @@ def test_a_caller_who_is_gone_ends_it(load: Load, engine: Any) -> None:
         load("ViT")[0].run(asked(picture(1)), {})
     with pytest.raises(CancelledError), stoppable(lambda: True):
         engine.infer_batch(load("ViT")[0], [asked(picture(1))] * 2, {})
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 8])
+def test_bfloat16_kernels_compute_what_float32_does_in_whatever_layout_they_get(width: int) -> None:
+    import torch
+
+    from src.inference.engines.transformers.image_classification import lay_out
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(16, 16, width, stride=width)).eval()
+    pixels = torch.randn(2, 16, 8, 8)
+    with torch.inference_mode():
+        right = model(pixels)
+        model = model.to(torch.bfloat16)
+        lay_out(model)
+        found = model(pixels.bfloat16()).float()
+    assert float((found - right).norm() / right.norm()) < 0.03

@@ -143,11 +143,11 @@ def test_nf4_takes_rows_of_whole_blocks_and_is_right_about_them(
     assert len(quantized) == 7 - left
     for name in quantized:
         plain, packed = exact.get_submodule(name), found.get_submodule(name)
-        for rows in (1, 5):
-            inputs = torch.randn(rows, plain.in_features)
-            with torch.inference_mode():
-                right, got = plain(inputs), packed(inputs.to(found.dtype)).float()
-            assert (got - right).norm() / right.norm() < 0.12, name
+        inputs = torch.randn(50, plain.in_features)
+        with torch.inference_mode():
+            right, given = plain(inputs), inputs.to(found.dtype)
+            for got in (packed(given), torch.cat([packed(row[None]) for row in given])):
+                assert (got.float() - right).norm() / right.norm() < 0.12, name
 
 
 def test_nf4_of_no_whole_blocks_is_refused_on_the_cpu(tmp_path: Path) -> None:

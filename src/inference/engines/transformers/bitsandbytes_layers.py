@@ -6,7 +6,6 @@ Import this module only where a model is quantized: the import takes a quarter o
 import importlib
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from src.inference.quantization import block_of
 
 _PACKED_ROWS = 32
-_importing = threading.Lock()
 
 
 @contextmanager
@@ -45,7 +43,7 @@ def _uncompiled(function: Callable[..., Any] | None = None, **_: Any) -> Any:
 for _name in ("autograd._functions", "backends.cpu.ops"):
     logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
-with _importing, _nothing_besides():
+with _nothing_besides():
     library: Any = importlib.import_module("bitsandbytes")
     integration: Any = importlib.import_module("transformers.integrations.bitsandbytes")
 
