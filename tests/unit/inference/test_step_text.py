@@ -146,7 +146,7 @@ def test_old_tokens_are_not_decoded_at_each_step(monkeypatch: pytest.MonkeyPatch
         type(tokenizer), "decode", lambda self, ids, **kwargs: decoded.append(len(ids)) or decode(ids, **kwargs)
     )
     pieces_of(tokenizer, tokenizer("x" * 1000)["input_ids"])
-    assert max(decoded[:-1]) <= 100
+    assert max(decoded[:-1]) <= 60
     assert decoded[-1] == 1000
 
 

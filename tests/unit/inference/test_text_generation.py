@@ -371,7 +371,10 @@ def test_parameter_bytes_are_those_of_the_file(tiny: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("device", "dtype", "words"),
-    [("cuda:97", "auto", "device 'cuda:97' does not exist here .there are: .*cpu"), ("cpu", "int8", "'int8'")],
+    [
+        ("cuda:97", "auto", "device 'cuda:97' does not exist here .there are: .*cpu"),
+        ("cpu", "float64", "'float64' is no number format"),
+    ],
 )
 def test_what_this_machine_cannot_do_is_refused(
     runners: Any, folder: Path, device: str, dtype: str, words: str

@@ -87,7 +87,7 @@ class StepScheduler:
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def step(self) -> list[tuple[int, Any | PlatformError]]:
-        """Reads prompts, or gives each running request its next token; returns the finished: key and answer or error.
+        """Reads prompts and gives each running request its next token; returns the finished: key and answer or error.
 
         Out of memory, it goes on with fewer requests at once; those beyond wait, and are read again.
         """

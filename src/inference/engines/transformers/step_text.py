@@ -10,7 +10,7 @@ from src.inference.engines.transformers.generation import cut_at
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 # Tokens after which what came before is no longer decoded at each step, and how many are decoded along with new ones.
-_WINDOW, _CONTEXT = 96, 32
+_WINDOW, _CONTEXT = 48, 16
 # Cleaning up takes blanks out before signs and within "do n't": never further back than this many characters.
 _CLEANED = 8
 _BROKEN = "\ufffd"
