@@ -1,5 +1,6 @@
 """Comparing what a runner answers to several requests together with what it answers to each alone."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +76,20 @@ class Folders:
 
 
 def answers(engine: Any, runner: Any, requests: Sequence[Any], options: dict[str, Any]) -> tuple[list[Any], list[int]]:
-    """Returns what a batch is answered, and the sizes of the model's calls."""
-    with sizes(runner.model) as seen:
-        found = engine.infer_batch(runner, requests, dict(options))
+    """Returns what a batch is answered, and the sizes of the model's calls; one that breaks is no batch."""
+    broken = _Broken(logging.WARNING)
+    engine.logger.addHandler(broken)
+    try:
+        with sizes(runner.model) as seen:
+            found = engine.infer_batch(runner, requests, dict(options))
+    finally:
+        engine.logger.removeHandler(broken)
     return found, seen
+
+
+class _Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise AssertionError(record.getMessage()) from (record.exc_info[1] if record.exc_info else None)
 
 
 def alone(runner: Any, requests: Sequence[Any], options: dict[str, Any]) -> list[Any]:

@@ -9,6 +9,7 @@ import torch
 from src.core.errors import CancelledError, InvalidInputError
 from src.inference.engines.base import stoppable
 from src.inference.engines.transformers import batch_generation
+from src.inference.engines.transformers.batch_forward import of_like_cost
 from src.inference.engines.transformers.batch_trial import BatchTrial
 from src.inference.engines.transformers.collation import collated, media_shape, structure, token_count
 from tests.architectures.media import picture
@@ -225,3 +226,22 @@ def test_prompts_without_masks_get_one_where_they_are_padded() -> None:
     one, other = ({"input_ids": torch.tensor([tokens])} for tokens in ([1, 2, 3], [4]))
     assert collated([one, other], left=True)["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert "attention_mask" not in collated([one, one], left=True)
+
+
+@pytest.mark.parametrize(
+    ("costs", "batches"),
+    [
+        ([10, 12, 11, 10], [[10, 10, 11, 12]]),
+        ([10, 100, 11, 90], [[10, 11], [90, 100]]),
+        ([1, 2, 3, 4, 5], [[1], [2, 3], [4, 5]]),
+        ([7] * 5, [[7, 7, 7, 7], [7]]),
+        ([], []),
+    ],
+)
+def test_inputs_go_with_those_that_cost_about_as_much(costs: list[int], batches: list[list[int]]) -> None:
+    assert list(of_like_cost(costs, int, 4, 0.25)) == batches
+
+
+def test_a_long_prompt_does_not_make_short_ones_as_long(load: Folders) -> None:
+    long = {"images": [picture(3)], "prompt": "and why? " * 60}
+    check(load(tiny_llava, "vlm"), [*ASKED, long], {**GREEDY, "max_new_tokens": 8}, together=3)

@@ -218,3 +218,35 @@ def test_a_caller_who_is_gone_ends_a_long_one_within_a_step(tiny: Any) -> None:
     with pytest.raises(CancelledError), stoppable(gone):
         tiny.run(recording(noise(60)), {"language": "en"})
     assert len(asked) < 16
+
+
+@pytest.mark.parametrize("more", [0, 1, 159, 160, 400, 16_001, 240_000])
+def test_a_long_recordings_spectrogram_is_that_of_the_whole(tiny: Any, more: int) -> None:
+    from src.inference.engines.transformers.whisper_features import long_features
+
+    extractor = tiny.processor.feature_extractor
+    samples = np.concatenate([0.01 * noise(32, 1), noise(29, 2)])[: 30 * RATE + more]
+    whole = extractor(
+        samples,
+        sampling_rate=RATE,
+        truncation=False,
+        padding="longest",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    found = long_features(extractor, samples)
+    assert found["input_features"].shape == whole["input_features"].shape
+    assert found["input_features"].numpy() == pytest.approx(whole["input_features"].numpy(), abs=1e-5)
+    assert found["attention_mask"].tolist() == whole["attention_mask"].tolist()
+
+
+def test_a_long_one_is_stopped_while_its_spectrogram_is_made(tiny: Any) -> None:
+    asked = list[int]()
+
+    def gone() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    with pytest.raises(CancelledError), stoppable(gone):
+        tiny.run(recording(np.tile(noise(60), 10)), {})
+    assert len(asked) == 4

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, StoppingCriteria
 
 from src.core.errors import CancelledError
 from src.inference.engines.transformers.attempts import attempted
+from src.inference.engines.transformers.batch_forward import of_like_cost
 from src.inference.engines.transformers.batch_trial import BatchTrial, Steps
 from src.inference.engines.transformers.collation import Encoded, collated, media_shape, structure, token_count
 from src.inference.engines.transformers.generation import (
@@ -32,6 +33,10 @@ _LOGIT_BYTES = 1 << 29
 # Tokens of prompts and answers that a batch keeps at most: each takes some hundred kilobytes in a large model.
 _CACHED_TOKENS = 1 << 14
 _TRIED_TOKENS = 3
+# How much padding may add to what reading the prompts of a batch costs. Writing the answers gains more than that by
+# company, but not if one prompt is a hundred times as long as another; all prompts up to so many tokens are short.
+_MOST_PADDING = 1.0
+_CHEAP_TOKENS = 64
 MEDIA = "prompts with media of different sizes"
 _ASPECTS: Mapping[str, Callable[["Asked"], Any]] = {
     MEDIA: lambda asked: media_shape(asked.inputs),
@@ -135,9 +140,10 @@ class BatchGenerator(Generator):
     def _batches(self, group: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
         example = None if self._example is None else partial(self._examples, group[0], self._example)
         for batch in self._trial.batches(group, _ASPECTS, self._first_logits, example):
-            for fitting in self._within_context(batch):
-                most = self._most(fitting)
-                yield from (fitting[place : place + most] for place in range(0, len(fitting), most))
+            for alike in of_like_cost(batch, _reading_cost, len(batch), _MOST_PADDING):
+                for fitting in self._within_context(alike):
+                    most = self._most(fitting)
+                    yield from (fitting[place : place + most] for place in range(0, len(fitting), most))
 
     def _within_context(self, batch: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
         """Returns a batch, or its prompts by length where padding would take them beyond what the model can hold."""
@@ -209,6 +215,10 @@ class BatchGenerator(Generator):
         inputs, _ = self._inputs(batch, config)
         output = generate(self._model, inputs, config, [], **self._extra)
         return [[step[place] for step in output.logits] for place in range(len(batch))]
+
+
+def _reading_cost(asked: Asked) -> int:
+    return max(_CHEAP_TOKENS, token_count(asked.inputs))
 
 
 class RowEnds(StoppingCriteria):  # type: ignore[misc]

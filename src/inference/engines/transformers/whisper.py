@@ -17,6 +17,7 @@ from src.inference.engines.transformers.collation import collated
 from src.inference.engines.transformers.generation import EXACT, Stopped, logprobs, seed
 from src.inference.engines.transformers.speech import Heard, SpeechRunner, token_budget
 from src.inference.engines.transformers.waveform import Samples
+from src.inference.engines.transformers.whisper_features import long_features
 from src.inference.engines.transformers.whisper_following import Following, WindowText
 from src.inference.engines.transformers.whisper_requests import Abilities, Request
 from src.inference.engines.transformers.whisper_windows import Window, windows_of
@@ -47,10 +48,14 @@ class WhisperRunner(SpeechRunner):
         return float(self.processor.feature_extractor.chunk_length)
 
     def batch_key(self, inputs: Any, options: JsonObject) -> Hashable | None:
-        """Recordings of one window go together, unless windows within it follow on one another."""
-        bounded = token_budget(options) is not None
-        several = bool(options.get("return_timestamps")) and (bounded or self._able.remembers)
-        return None if several else super().batch_key(inputs, options)
+        """Recordings of one window go together, unless windows within it follow on one another.
+
+        Nor with times of words: the library draws them out over what pads an answer that ends before another.
+        """
+        times, bounded = options.get("return_timestamps"), token_budget(options) is not None
+        if times == "word" or (times and (bounded or self._able.remembers)):
+            return None
+        return super().batch_key(inputs, options)
 
     def hear(self, samples: Samples, options: JsonObject, said: Said | None = None) -> Heard:
         """Generates the text of a recording; it finds the language out first where nobody told it."""
@@ -93,9 +98,10 @@ class WhisperRunner(SpeechRunner):
         return {**told, "language": list(languages)} if all(languages) else told
 
     def _features(self, samples: Samples) -> dict[str, Any]:
-        long = len(samples) > self.processor.feature_extractor.n_samples
-        shape = {"truncation": False, "padding": "longest"} if long else {}
-        return self.encoded(samples, return_attention_mask=True, **shape)
+        extractor = self.processor.feature_extractor
+        if len(samples) > extractor.n_samples:
+            return self.to_device(long_features(extractor, samples))
+        return self.encoded(samples, return_attention_mask=True)
 
     def _heard_languages(self, features: Any) -> list[str | None]:
         if not self._able.languages or self._able.multilingual is False:
