@@ -27,9 +27,9 @@ check: setup-dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# make bench, or a part: make bench W=W1
+# make bench, or a part: make bench W=W1; PEERS=1 measures other servers too, each in an environment below .make/peers
 bench: setup-dev
-	$(PY) -m benchmarks $(if $(W),--workload $(W)) $(ARGS)
+	$(PY) -m benchmarks $(if $(W),--workload $(W)) $(if $(filter-out 0,$(PEERS)),--peers) $(ARGS)
 
 # Every architecture against a direct call of the library; writes docs/architectures.md, 1 where one is lost
 .PHONY: coverage-matrix

@@ -1,19 +1,33 @@
-"""W6: cold load of a 1 GB model, request to first token; swap between two that do not fit together."""
+"""W6: cold load of a 1 GB model to its first token, and swap between two that do not fit together."""
 
 import json
-import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.running import ROOT, serving
-from src.inference.workers.launching import ENVIRONMENT
-from tests.tiny_models import tiny_llama
+from benchmarks.bench import Bench, Unit
+from benchmarks.comparing import medians
+from benchmarks.registering import register
+from benchmarks.serving import ROOT, Server, ours, plain_environment, worker_environment
 
 PATH = "/inference/infer"
+BIG, TINY = ("big-one", "big-two"), "tiny"
 ONE_TOKEN = {"max_new_tokens": 1, "min_length": 0, "do_sample": False}
+_FITS = 2.1
+"""The memory budget in sizes of a model's weights: enough for one with what it needs to run, not for two."""
+_MAKE = """
+import sys
+from pathlib import Path
+from tests.tiny_models import tiny_llama
+
+folder = Path(sys.argv[1])
+tiny_llama(folder / "tiny")
+for seed, name in enumerate(("big-one", "big-two")):
+    tiny_llama(folder / name, seed=seed, hidden=1536, layers=12)  # about 1 GB of float32
+"""
 _DIRECT = """
 import json, sys, time
 import torch
@@ -26,66 +40,51 @@ def load(path):
     loaded = time.perf_counter() - started
     with torch.inference_mode():
         model.generate(**tokenizer("Hello", return_tensors="pt"), max_new_tokens=1, do_sample=False)
-    return loaded, time.perf_counter() - started
+    return {"load_seconds": loaded, "first_token_seconds": time.perf_counter() - started}
 
 load(sys.argv[2])  # a tiny one: now everything is imported
 print(json.dumps(load(sys.argv[1])))
 """
 
 
-def make(folder: Path, seed: int) -> Path:
-    """Saves a random Llama of about 1 GB (float32) and returns its folder."""
-    return tiny_llama(folder, seed=seed, hidden=1536, layers=12)
+def units(bench: Bench) -> list[Unit]:
+    """Returns the service."""
+    return [Unit("ours", 75, partial(_ours, bench))]
 
 
-def run(folder: Path, seconds: float) -> dict[str, Any]:
-    """Returns seconds, and the ratio of our load to `from_pretrained` in a process with everything imported."""
-    from src.core.config import load_settings
-    from src.core.model_manager import ModelManager
-
-    data_dir = folder / "w6"
-    models = ModelManager(load_settings(data_dir=data_dir))
-    sizes = {}
-    for seed, name in enumerate(("big-one", "big-two")):
-        path = make(folder / name, seed)
-        sizes[name] = (path / "model.safetensors").stat().st_size
-        tags = {"task": "text-generation", "engine": "transformers"}
-        models.register_model_to_mlflow(name, "local", path, tags, stage="production")
-    models.close()
-    direct_load, direct_first = _direct(folder / "big-one", tiny_llama(folder / "tiny"))
-    budget = int(max(sizes.values()) * 1.9)
-    with serving("src.main", data_dir=data_dir, AIML_MEMORY_BUDGET=str(budget)) as server:
+def _ours(bench: Bench) -> dict[str, Any]:
+    folder, data_dir = bench.fresh("w6-models"), bench.fresh("w6")
+    _python(_MAKE, str(folder))
+    size = (folder / BIG[0] / "model.safetensors").stat().st_size
+    with ours(data_dir, AIML_MEMORY_BUDGET=str(int(size * _FITS))) as server:
+        for name in BIG:
+            register(server, name, folder / name, "text-generation", "transformers")
+    with ours(data_dir, AIML_MEMORY_BUDGET=str(int(size * _FITS))) as server:
         _until_preloaded(server)
-        first = _cold(server, "big-one")
-        loads = []
-        for _ in range(5):
+        first = _cold(server, BIG[0])
+        rounds = []
+        for _ in range(bench.rounds):
             server.post("/inference/cache/clear", {})
-            loads.append(_cold(server, "big-one"))
-        swaps = [_cold(server, name) for name in ("big-two", "big-one") * 3]
-    with serving("src.main", data_dir=data_dir, AIML_WORKERS__PRELOAD="never") as server:
-        fresh = _cold(server, "big-one")
-    load, engine, total = (_middle([entry[key] for entry in loads]) for key in ("load", "engine", "total"))
+            rounds.append({**_cold(server, BIG[0]), **_direct(folder)})
+        swaps = [_cold(server, name)["cold_request_to_first_token_seconds"] for name in (BIG[1], BIG[0]) * bench.rounds]
+    with ours(data_dir, AIML_WORKERS__PRELOAD="never") as server:
+        fresh = _cold(server, BIG[0])
+    for turn in rounds:
+        turn["engine_load_to_from_pretrained"] = turn["engine_load_seconds"] / turn["load_seconds"]
+        direct_first = turn["first_token_seconds"]
+        turn["cold_request_to_direct_first_token"] = turn["cold_request_to_first_token_seconds"] / direct_first
     return {
-        "figures": {
-            "model_bytes": sizes["big-one"],
-            "from_pretrained_seconds": direct_load,
-            "from_pretrained_to_first_token_seconds": direct_first,
-            "load_seconds": load,
-            "engine_load_seconds": engine,
-            "first_ever_request_seconds": first["total"],
-            "cold_request_to_first_token_seconds": total,
-            "swap_to_first_token_seconds": _middle([entry["total"] for entry in swaps]),
-            "without_preloader_seconds": fresh["total"],
-        },
-        # from_pretrained only maps the file: the weights are in memory once the first token is there.
-        "ratios": {
-            "engine_load_to_from_pretrained": engine / direct_load,
-            "cold_request_to_from_pretrained_and_first_token": total / direct_first,
-        },
+        "model_bytes": size,
+        "rounds": rounds,
+        "swaps": swaps,
+        **medians(rounds),
+        "first_ever_request_seconds": first["cold_request_to_first_token_seconds"],
+        "swap_to_first_token_seconds": sorted(swaps)[len(swaps) // 2],
+        "without_preloader_seconds": fresh["cold_request_to_first_token_seconds"],
     }
 
 
-def _cold(server: Any, name: str) -> dict[str, float]:
+def _cold(server: Server, name: str) -> dict[str, float]:
     body = {
         "task": "text-generation",
         "engine": "transformers",
@@ -96,36 +95,37 @@ def _cold(server: Any, name: str) -> dict[str, float]:
     started = time.perf_counter()
     answer = server.post(PATH, body)
     total = time.perf_counter() - started
-    assert answer["success"], answer
+    if answer.get("success") is not True:
+        raise RuntimeError(str(answer))
     loaded = server.get("/inference/stats")["models"][name]["loaded"][0]
-    return {"total": total, "load": loaded["load_seconds"], "engine": loaded["engine_load_seconds"]}
+    return {
+        "cold_request_to_first_token_seconds": total,
+        "whole_load_seconds": loaded["load_seconds"],
+        "engine_load_seconds": loaded["engine_load_seconds"],
+    }
 
 
-def _direct(path: Path, tiny: Path) -> tuple[float, float]:
+def _direct(folder: Path) -> dict[str, float]:
     """Returns seconds of a first load, and to its first token, in a process that has everything imported."""
-    runs = [_direct_once(path, tiny) for _ in range(5)]
-    return _middle([load for load, _ in runs]), _middle([first for _, first in runs])
+    found: dict[str, float] = json.loads(_python(_DIRECT, str(folder / BIG[0]), str(folder / TINY)))
+    return found
 
 
-def _direct_once(path: Path, tiny: Path) -> tuple[float, float]:
+def _python(script: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _DIRECT, str(path), str(tiny)],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
-        check=True,
         cwd=ROOT,
-        # The same settings that our workers have, or the comparison would be with a slower process.
-        env={**ENVIRONMENT, **os.environ},
+        env={**plain_environment(), **worker_environment()},
     )
-    load, first = json.loads(done.stdout)
-    return load, first
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout
 
 
-def _until_preloaded(server: Any) -> None:
-    while server.get("/inference/stats")["preloader"]["state"] == "starting":
+def _until_preloaded(server: Server) -> None:
+    end = time.perf_counter() + 120
+    while server.get("/inference/stats")["preloader"]["state"] != "ready" and time.perf_counter() < end:
         time.sleep(0.1)
     time.sleep(1)
-
-
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
