@@ -4,8 +4,10 @@ A run that was interrupted goes on where it was. The last line is one JSON objec
 """
 
 import argparse
+import fcntl
 import importlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +28,18 @@ Planned = list[tuple[str, Unit]]
 def main() -> None:
     """Runs the workloads asked for; exits with 1 where one of ours could not be measured."""
     arguments = _arguments()
+    # Told to stop, it takes its servers along, as it does for Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; run it again and it goes on from here"))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("another run is under way in this folder, and the two would disturb each other")
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     state = State(CACHE / "state.json", fingerprint(ROOT, seconds=arguments.seconds))
     if not arguments.fresh and (kept := state.resume()):
         print(f"going on with an interrupted run: {kept} measurements are kept (--fresh starts anew)")
@@ -41,7 +55,7 @@ def main() -> None:
     _print(found)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}; run it again and it goes on from here")
-    state.forget()
+    state.forget(names)
 
 
 def _arguments() -> argparse.Namespace:

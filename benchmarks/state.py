@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,18 @@ class State:
     def put(self, name: str, measured: Any) -> None:
         """Keeps a measurement."""
         self._value["measured"][name] = measured
+        self._write()
+
+    def forget(self, workloads: Sequence[str]) -> None:
+        """Drops the measurements of workloads that are complete; their names begin with the workload's."""
+        measured = self._value["measured"]
+        self._value["measured"] = {name: one for name, one in measured.items() if name.split()[0] not in workloads}
+        self._write()
+        if not self._value["measured"]:
+            self._path.unlink()
+
+    def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(self._value))
         os.replace(new, self._path)
-
-    def forget(self) -> None:
-        """Removes the file: the run is complete."""
-        self._path.unlink(missing_ok=True)

@@ -64,7 +64,10 @@ def unigram(kind: Any, special: Sequence[str], *, extra: Sequence[str] = (), **k
         vocab_size=200, special_tokens=list(special), unk_token="<unk>", show_progress=False
     )
     trained.train_from_iterator([*TEXTS, *(text.upper() for text in TEXTS)], pieces)
-    return _with_special(kind(vocab=_parts(trained)[0], **kwargs), [*special, *extra])
+    known = _parts(trained)[0]
+    # Pieces that are equally likely come in any order, which random weights would notice.
+    ordered = [*known[: len(special)], *sorted(known[len(special) :])]
+    return _with_special(kind(vocab=ordered, **kwargs), [*special, *extra])
 
 
 def word_pieces(kind: Any, *, extra: Sequence[str] = (), **kwargs: Any) -> Any:

@@ -65,8 +65,18 @@ def test_measurements_of_another_run_are_not_taken(tmp_path: Path, change: str) 
     elif change == "garbage":
         path.write_text("{")
     elif change == "complete":
-        state.forget()
+        state.forget(["W1"])
     assert State(path, "other" if change == "mark" else "mark").resume() == 0
+
+
+def test_a_part_that_is_complete_leaves_the_rest_of_an_interrupted_run(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.json", "mark")
+    state.put("W1 ours", {})
+    state.put("W2 ours", {})
+    state.forget(["W1"])
+    rest = State(tmp_path / "state.json", "mark")
+    rest.resume()
+    assert (rest.get("W1 ours"), rest.get("W2 ours")) == (None, {})
 
 
 def test_measurements_belong_to_the_code_and_the_settings(tmp_path: Path) -> None:
