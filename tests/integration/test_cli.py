@@ -166,9 +166,10 @@ def test_a_version_that_serves_is_deleted_only_by_force(aiml: Run, tmp_path: Pat
 
 
 def test_an_interrupted_watch_leaves_the_download_to_the_service(aiml: Run, service: Service, hub: FakeHub) -> None:
-    hub.faults.slow(200_000)
+    hub.faults.slow(20_000)
     process = start(service, "models", "download", "org/slow", start_new_session=True)
     wait_until(lambda: _running_jobs(aiml), 60, "the download to begin")
+    time.sleep(2)  # until its own process has heard of the job, too
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
