@@ -9,7 +9,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_llama(
-    folder: Path, *, seed: int = 0, chat: bool = False, context: int = 2048, hidden: int = 32, layers: int = 2
+    folder: Path, *, seed: int = 0, chat: bool = False, context: int = 10_000, hidden: int = 32, layers: int = 2
 ) -> Path:
     """Saves a random Llama with a byte-level tokenizer (one token a byte) into `folder` and returns it."""
     import torch

@@ -10,7 +10,7 @@ import pytest
 from tests.service import Service, wait_until
 
 ENVELOPE = {"success", "task", "engine", "model_name", "timestamp", "request_id"}
-COUNT_ON = {"max_new_tokens": 1500, "min_length": 1500}
+COUNT_ON = {"max_new_tokens": 8000, "min_length": 8000}
 """Options that keep the tiny model busy for seconds."""
 
 

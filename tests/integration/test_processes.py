@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.integration.conftest import register_models
 from tests.service import ROOT, Service, environment, is_alive, running_service, wait_until
 
-BUSY = {"max_new_tokens": 1500, "min_length": 1500}
+BUSY = {"max_new_tokens": 8000, "min_length": 8000}
 
 
 def test_a_killed_worker_fails_its_requests_as_retryable_and_the_next_succeeds(service: Service) -> None:
