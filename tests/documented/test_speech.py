@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
 from samples.inputs.sounds import RATE, draw_sound
 from samples.train_demo_asr import exam
@@ -13,6 +12,7 @@ from tests.documented.conftest import without_settings_of_this_machine
 from tests.integration.conftest import manager_of
 from tests.integration.test_python_door import run
 from tests.service import ROOT
+from tests.unit.media.media_files import wav
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +48,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
         tags = {"task": task, "engine": "transformers"}
         models.register_model_to_mlflow(name, "huggingface", ROOT / "samples" / sample, tags)
     models.close()
-    soundfile.write(folder / "audio.wav", SENTENCE.audio, RATE)
-    soundfile.write(folder / "sound.wav", SOUND.audio, RATE)
+    (folder / "audio.wav").write_bytes(wav(SENTENCE.audio, RATE))
+    (folder / "sound.wav").write_bytes(wav(SOUND.audio, RATE))
     return run(SCRIPT.replace("/path/to", str(Path(folder))), data_dir)
 
 

@@ -1,7 +1,6 @@
 """Speech and sounds asked of the running service and of the Python door: held-out inputs are answered rightly."""
 
 import base64
-import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from samples.inputs import sounds, speech
 from samples.inputs.sounds import LABELS, RATE, draw_sound
@@ -17,6 +15,7 @@ from samples.train_demo_asr import exam
 from tests.documented.conftest import managed
 from tests.integration.conftest import manager_of
 from tests.service import ROOT, Service, running_service
+from tests.unit.media import media_files
 
 RNG = random.Random("service")
 SENTENCES = {language: exam(10, language, RNG) for language in speech.SOUNDS}
@@ -55,9 +54,7 @@ def with_samples(data_dir: Path) -> Path:
 
 
 def wav(samples: Any, rate: int = RATE) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
+    return media_files.wav(np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16), rate)
 
 
 def result(response: Any) -> Any:
