@@ -1,6 +1,9 @@
 """The service: `create_app` is the only place where its parts are put together; `main` serves it."""
 
+import asyncio
 import logging
+import math
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from src import __version__
 from src.api import datasets_api, errors, infer_upload, inference_api, jobs_api, models_api, monitoring_api
 from src.api.arrivals import Arrivals
+from src.api.leaving import cut_off_everyone
 from src.api.middleware import BodyLimit, Guard
 from src.core import logs
 from src.core.config import Settings, load_env_file, load_settings, unknown_variables
@@ -30,6 +34,9 @@ from src.inference.default import default_manager
 from src.inference.manager import InferenceManager, settle_memory
 
 logger = logging.getLogger(__name__)
+
+_LAST_WORDS_SECONDS = 3
+"""What requests that are cut off have to say so; whoever still holds a connection then is disconnected."""
 
 
 class Service(FastAPI):
@@ -157,16 +164,30 @@ def main() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # the guard decides which proxies are believed
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + _LAST_WORDS_SECONDS,
     )
-    _Server(config, app.state.jobs).run()
+    _Server(config, app.state.jobs, settings.drain_seconds).run()
 
 
 class _Server(uvicorn.Server):
-    """Stops the jobs as soon as it is told to stop, for whoever watches one holds a connection open."""
+    """Told to stop, it takes no new connection and lets requests end, but not for ever.
 
-    def __init__(self, config: uvicorn.Config, jobs: JobService) -> None:
+    It stops the jobs at once, for whoever watches one holds a connection open; requests for inference that are not
+    answered `drain_seconds` later are failed with a `DrainingError`.
+    """
+
+    def __init__(self, config: uvicorn.Config, jobs: JobService, drain_seconds: float) -> None:
         super().__init__(config)
         self._jobs = jobs
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends what still runs, in time."""
+        deadline = asyncio.get_running_loop().call_later(self._drain_seconds, cut_off_everyone)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            deadline.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins the end."""

@@ -1,9 +1,10 @@
-"""Notices clients that go away while their request runs, and stops its work."""
+"""Notices clients that go away while their request runs, and stops its work; ends every request when time is up."""
 
 import asyncio
 
 from starlette.types import Receive
 
+from src.core.errors import DrainingError
 from src.inference.manager import InferenceManager
 from src.inference.types import InferenceRequest, JsonObject
 
@@ -20,6 +21,7 @@ class _Round:
     def __init__(self) -> None:
         self._young: dict[Watch, None] = {}
         self._old: dict[Watch, None] = {}
+        self._watched: set[Watch] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def join(self, watch: "Watch") -> None:
@@ -33,11 +35,18 @@ class _Round:
         if self._young.pop(watch, watch) is watch:
             self._old.pop(watch, None)
 
+    def forget(self, watch: "Watch") -> None:
+        self._watched.discard(watch)
+
+    def everyone(self) -> list["Watch"]:
+        return [*self._young, *self._old, *self._watched]
+
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             return
         for watch in self._old:
             watch.start()
+        self._watched.update(self._old)
         self._old, self._young = self._young, {}
         if self._old:
             loop.call_later(WATCH_AFTER, self._tick, loop)
@@ -49,15 +58,16 @@ _round = _Round()
 
 
 class Watch:
-    """Cancels the running task when its client goes away."""
+    """Cancels the running task when its client goes away, or when the service has no more time for it."""
 
-    __slots__ = ("_receive", "_request", "_task", "left")
+    __slots__ = ("_receive", "_request", "_task", "cut", "left")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._request = asyncio.current_task()
         self._task: asyncio.Task[None] | None = None
         self.left = False
+        self.cut = False
         _round.join(self)
 
     def start(self) -> None:
@@ -68,6 +78,7 @@ class Watch:
         """Stops looking."""
         if self._task is not None:
             self._task.cancel()
+            _round.forget(self)
         else:
             _round.leave(self)
 
@@ -75,8 +86,27 @@ class Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.left = True
+        self._stop()
+
+    def cut_off(self) -> None:
+        """Stops the request, whose caller is still there to be told so."""
+        self.cut = True
+        self._stop()
+
+    def _stop(self) -> None:
         if self._request is not None:
             self._request.cancel()
+
+
+def cut_off_everyone() -> None:
+    """Ends every request for inference: its caller gets a `DrainingError`, a stream as its last event."""
+    for watch in _round.everyone():
+        watch.cut_off()
+
+
+def cut_off_error() -> DrainingError:
+    """Returns what a caller is told whose request is cut off."""
+    return DrainingError("the service is stopping and had no more time for this request; ask again in a moment")
 
 
 async def answered(manager: InferenceManager, request: InferenceRequest, receive: Receive) -> JsonObject | None:
@@ -87,6 +117,8 @@ async def answered(manager: InferenceManager, request: InferenceRequest, receive
     except asyncio.CancelledError:
         if watch.left:
             return None
+        if watch.cut:
+            raise cut_off_error() from None
         raise
     finally:
         watch.end()

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from starlette.types import Receive, Scope, Send
 
 from src.api.errors import to_json
-from src.api.leaving import Watch
+from src.api.leaving import Watch, cut_off_error
 from src.core.errors import PlatformError
 from src.inference.types import InferenceRequest, JsonObject, failure_envelope
 
@@ -38,7 +38,7 @@ async def send_events(events: Events, request: InferenceRequest, receive: Receiv
     watch = Watch(receive)
     try:
         async with aclosing(events):
-            await _send(events, request, send)
+            await _send(events, request, send, watch)
     except asyncio.CancelledError:
         if not watch.left:
             raise
@@ -46,18 +46,27 @@ async def send_events(events: Events, request: InferenceRequest, receive: Receiv
         watch.end()
 
 
-async def _send(events: Events, request: InferenceRequest, send: Send) -> None:
-    together: list[JsonObject] | None = await anext(events)
+async def _send(events: Events, request: InferenceRequest, send: Send, watch: Watch) -> None:
+    together = await _next(events, watch)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    while together is not None:
+    while together:
         await send({"type": "http.response.body", "body": b"".join(map(encoded, together)), "more_body": True})
         try:
-            together = await anext(events, None)
+            together = await _next(events, watch)
         except PlatformError as error:
             event = {"type": "error", **_failure(error, request)}
             await send({"type": "http.response.body", "body": encoded(event), "more_body": True})
             break
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _next(events: Events, watch: Watch) -> list[JsonObject]:
+    try:
+        return await anext(events, [])
+    except asyncio.CancelledError:
+        if watch.cut:
+            raise cut_off_error() from None
+        raise
 
 
 def encoded(event: JsonObject) -> bytes:

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     )
     max_body_mb: float = Field(64.0, gt=0, description="largest JSON request body, in MB")
     max_upload_gb: float = Field(100.0, gt=0, description="largest upload of model or dataset files, in GB")
+    drain_seconds: float = Field(20.0, ge=0, description="seconds requests in flight have once told to stop")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless a terminal")
     mlflow: MlflowSettings = MlflowSettings()
