@@ -106,15 +106,22 @@ async def settle() -> None:
 
 
 class Scales:
-    """An admission with room for one model."""
+    """An admission with room for some models, of which each takes one place until it is measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1, *, really: dict[str, int] | None = None) -> None:
         self.booked: list[str] = []
+        self._room = room
+        self._really = really or {}
+        self._measured: dict[str, int] = {}
+
+    @property
+    def overbooked(self) -> bool:
+        return sum(self._measured.get(name, 1) for name in self.booked) > self._room
 
     async def admit(
         self, entry: LoadedModel, idle: Callable[[], list[LoadedModel]], evict: Callable[[], Awaitable[bool]]
     ) -> None:
-        while self.booked:
+        while len(self.booked) >= self._room:
             if not await evict():
                 raise InsufficientMemoryError("no room")
         self.booked.append(entry.model.name)
@@ -122,8 +129,10 @@ class Scales:
     def loaded(self, entry: LoadedModel) -> None:
         assert entry.model.name in self.booked
 
-    def measure(self, entry: LoadedModel) -> None:
+    def measure(self, entry: LoadedModel, *, leaving: bool = False) -> None:
         assert entry.worker is not None
+        if not leaving:
+            self._measured[entry.model.name] = self._really.get(entry.model.name, 1)
 
     def gone(self, entry: LoadedModel) -> None:
         if entry.model.name in self.booked:

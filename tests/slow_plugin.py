@@ -16,7 +16,7 @@ TASK, ENGINE = "tell", "slow"
 
 
 class SlowEngine(BaseEngine):
-    """Tells its model's answer, after `data["seconds"]`."""
+    """Tells its model's answer, after `data["seconds"]`, or once there is a file at `data["until"]`."""
 
     name = ENGINE
     needs_registered_model = True
@@ -37,6 +37,8 @@ class SlowEngine(BaseEngine):
 
     def infer(self, model: str, inputs: Any, options: JsonObject) -> Any:
         time.sleep(inputs.get("seconds", 0.0))
+        while "until" in inputs and not os.path.exists(inputs["until"]):
+            time.sleep(0.02)
         return {"response": model}
 
     def tasks_for(self, path: Path) -> list[str]:

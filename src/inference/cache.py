@@ -78,8 +78,13 @@ class Admission(Protocol):
         """
         ...
 
-    def measure(self, entry: LoadedModel) -> None:
-        """Measures a loaded model, now that it has worked; may be called in a thread."""
+    @property
+    def overbooked(self) -> bool:
+        """Whether models turned out to take more than there is for them."""
+        ...
+
+    def measure(self, entry: LoadedModel, *, leaving: bool = False) -> None:
+        """Measures a loaded model, now that it has worked; `leaving`: for the next time only. May run in a thread."""
         ...
 
     def loaded(self, entry: LoadedModel) -> None:
@@ -193,15 +198,22 @@ class ModelCache:
 
     async def sweep(self) -> int:
         """Unloads models idle for longer than the ttl; returns how many."""
-        await self._measure([entry for entry in self._models.values() if entry.worker is not None])
+        for entry in [entry for entry in self._models.values() if entry.worker is not None]:
+            await self._measure(entry)
+        while self._overbooked and await self._evict_one():
+            logger.warning("a model was unloaded: others take more memory than expected, and more than there is")
         old = [entry for entry in self._idle() if entry.idle_seconds > self._settings.ttl]
         await asyncio.gather(*(self._retire(entry) for entry in old))
         return len(old)
 
-    async def _measure(self, entries: list[LoadedModel]) -> None:
+    @property
+    def _overbooked(self) -> bool:
+        return self._admission is not None and self._admission.overbooked
+
+    async def _measure(self, entry: LoadedModel, *, leaving: bool = False) -> None:
         admission = self._admission
-        if admission is not None and entries:
-            await in_thread(lambda: _each(admission.measure, entries))
+        if admission is not None:
+            await in_thread(lambda: admission.measure(entry, leaving=leaving))
 
     async def sweep_forever(self) -> None:
         """Sweeps now and then, until cancelled."""
@@ -321,7 +333,7 @@ class ModelCache:
             self._draining.add(entry)
             return
         self._draining.discard(entry)
-        await self._measure([entry])
+        await self._measure(entry, leaving=True)
         worker, entry.worker = entry.worker, None
         if worker is not None:
             await worker.unload()
@@ -381,8 +393,3 @@ class ModelCache:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _each(work: Callable[[LoadedModel], None], entries: list[LoadedModel]) -> None:
-    for entry in entries:
-        work(entry)

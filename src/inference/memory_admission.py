@@ -72,8 +72,14 @@ class MemoryAdmission:
         if entry.worker is not None:
             self._ledger.settle(entry, None, shown_bytes=private_memory(entry.worker.pid) or 0)
 
-    def measure(self, entry: LoadedModel) -> None:
-        """Measures a loaded model, remembers its peak, and books more where it took more."""
+    @property
+    def overbooked(self) -> bool:
+        """Whether more is booked on the host than its budget, since loaded models took more than was expected."""
+        budget = self._ledger.budget("cpu")
+        return budget is not None and self._ledger.booked("cpu") > budget
+
+    def measure(self, entry: LoadedModel, *, leaving: bool = False) -> None:
+        """Measures a loaded model, remembers its peak and, unless it is leaving, books more where it took more."""
         worker, device = entry.worker, self._device(entry)
         measured = worker.memory_bytes() if worker is not None else None
         if worker is None or not measured or device != "cpu":
@@ -82,6 +88,8 @@ class MemoryAdmission:
         self._peaks.record(
             registered.digest if registered else None, self._device(entry), self._dtype(entry), int(measured * SLACK)
         )
+        if leaving:
+            return
         booked = self.booked(entry)
         self._ledger.settle(entry, max(booked or 0, measured), shown_bytes=private_memory(worker.pid))
 

@@ -60,11 +60,11 @@ def move(service: Service, version: str, stage: str = "production", **more: Any)
     return service.post("/models/transition_stage", {"model_name": MODEL, "version": version, "stage": stage, **more})
 
 
-def ask(service: Service, model: str = MODEL, seconds: float = 0.01) -> Seen:
+def ask(service: Service, model: str = MODEL, **data: Any) -> Seen:
     started = time.monotonic()
     response = service.post(
         "/inference/infer",
-        {"task": TASK, "engine": ENGINE, "model_name": model, "data": {"seconds": seconds}, "options": {}},
+        {"task": TASK, "engine": ENGINE, "model_name": model, "data": data or {"seconds": 0.01}, "options": {}},
     )
     body = response.json()
     text = body["result"]["response"] if body["success"] else body["error"]
@@ -74,6 +74,12 @@ def ask(service: Service, model: str = MODEL, seconds: float = 0.01) -> Seen:
 def loads(service: Service) -> dict[str, int]:
     entries = service.get("/inference/stats").json()["models"].get(MODEL, {}).get("loaded", [])
     return {entry["version"]: entry["loads"] for entry in entries}
+
+
+def busy(service: Service) -> list[str]:
+    """Returns the versions that have a request inside."""
+    entries = service.get("/inference/stats").json()["models"].get(MODEL, {}).get("loaded", [])
+    return [entry["version"] for entry in entries if entry["in_flight"]]
 
 
 class Clients:
@@ -136,16 +142,18 @@ def test_sixteen_clients_notice_nothing(service: Service, figure: Figure) -> Non
     )
 
 
-def test_a_request_that_spans_the_switch_ends_on_the_version_it_began_on(service: Service) -> None:
+def test_a_request_that_spans_the_switch_ends_on_the_version_it_began_on(service: Service, tmp_path: Path) -> None:
     ask(service)
     spanning: list[Seen] = []
-    client = threading.Thread(target=lambda: spanning.append(ask(service, seconds=LOAD_SECONDS + 3)))
+    client = threading.Thread(target=lambda: spanning.append(ask(service, until=str(tmp_path / "go on"))))
     client.start()
-    time.sleep(0.3)
-
-    assert move(service, "2").status_code == 200
-    after = ask(service)
-    client.join()
+    try:
+        wait_until(lambda: "1" in busy(service), 20, "the request to be inside")
+        assert move(service, "2").status_code == 200
+        after = ask(service)
+    finally:
+        (tmp_path / "go on").touch()
+        client.join()
 
     assert (after.version, spanning[0].version, spanning[0].status) == ("2", "1", 200)
     assert spanning[0].ended > after.ended

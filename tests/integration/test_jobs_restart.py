@@ -18,7 +18,7 @@ from tests.service import CLIENT, Service, running_service, wait_until
 SIZE = 4_000_000
 SLOW = 2_000_000  # bytes per second
 IN_FLIGHT = 1_000_000  # bytes that were sent, and not yet written when the process died
-SOON = 10.0
+SOON = 40.0
 BODY = {"model_source": "huggingface", "model_name": "org/big"}
 
 
@@ -87,10 +87,11 @@ def test_a_service_that_is_told_to_stop_does_not_wait_for_its_watchers(
 ) -> None:
     with started(tmp_path, hub, ollama) as platform:
         job_id = half_done(platform)
+        hub.faults.slow(20_000)  # whoever waits for the rest waits for longer than SOON
         url = f"{platform.service.url}/jobs/{job_id}/events"
         watcher, seen = in_a_thread(lambda: httpx.get(url, timeout=60, trust_env=False).text)
         waiter, answers = in_a_thread(lambda: platform.service.post("/models/download?wait=true", BODY))
-        time.sleep(0.5)  # both are served by now
+        time.sleep(2)  # both are served by now
 
         assert ended(platform.service) < SOON
 

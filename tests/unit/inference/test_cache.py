@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from src.core.errors import ModelLoadError, QueueFullError
-from tests.fake_workers import Rack, settle
+from tests.fake_workers import Rack, Scales, settle
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +145,21 @@ async def test_sweep_leaves_what_is_in_use_however_long() -> None:
         rack.grow_older("busy", 3600)
         assert await rack.cache.sweep() == 0
         assert worker.unloaded == 0
+
+
+async def test_sweep_makes_room_for_a_model_that_took_more_than_was_booked() -> None:
+    rack = Rack(admission=Scales(4, really={"big": 3}))
+    await rack.touch("first", "big", "second")
+    async with rack.use("busy"):
+        await rack.cache.sweep()
+        assert rack.loaded() == {"second", "busy"}, "idle ones go, the longest unused first, until it fits"
+
+
+async def test_sweep_leaves_busy_models_alone_though_they_take_too_much() -> None:
+    rack = Rack(admission=Scales(1, really={"big": 3}))
+    async with rack.use("big") as worker:
+        await rack.cache.sweep()
+        assert (rack.loaded(), worker.unloaded) == ({"big"}, 0)
 
 
 async def test_the_sweeper_sweeps_by_itself() -> None:

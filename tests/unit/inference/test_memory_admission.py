@@ -1,6 +1,7 @@
 """MemoryAdmission: what is booked for a load, and where it will run."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,41 @@ def admission(tmp_path: Path, *devices: str, folder: Path | None = None, **setti
 
     machine: Any = Machine(*devices)
     return MemoryAdmission(machine, PeakRecords(tmp_path / "peaks.json"), files, **settings)
+
+
+class Weighed:
+    """A worker that takes so many bytes."""
+
+    def __init__(self, taken: int) -> None:
+        self.pid = os.getpid()
+        self.taken = taken
+
+    def memory_bytes(self) -> int:
+        return self.taken
+
+
+async def test_what_a_model_really_takes_is_booked_unless_it_leaves(tmp_path: Path) -> None:
+    machine: Any = Machine("cpu")
+    machine.budget_bytes = 1000
+    held = MemoryAdmission(machine, PeakRecords(tmp_path / "peaks.json"), no_files)
+    key = ModelKey("m", "e", "t", "h", None, None)
+    entry: Any = LoadedModel(key, ServableModel("m", "m"), None, None)  # type: ignore[arg-type]
+    await held.admit(entry, list, no_eviction)
+    entry.worker = Weighed(1001)
+    held.measure(entry, leaving=True)
+    assert (held.booked(entry), held.overbooked) == (0, False)
+    held.measure(entry)
+    assert (held.booked(entry), held.overbooked) == (1001, True)
+    held.gone(entry)
+    assert not held.overbooked
+
+
+async def no_files(model: Any) -> None:
+    return None
+
+
+async def no_eviction() -> bool:
+    return False
 
 
 @pytest.mark.parametrize(
