@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from src import __version__
 from src.api import datasets_api, errors, infer_upload, inference_api, jobs_api, models_api, monitoring_api
 from src.api.arrivals import Arrivals
+from src.api.joined_writes import JoiningProtocol
 from src.api.leaving import cut_off_everyone
 from src.api.middleware import BodyLimit, Guard
 from src.core import logs
@@ -159,7 +160,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=JoiningProtocol,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -24,8 +24,7 @@ class _Round:
         self._watched: set[Watch] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def join(self, watch: "Watch") -> None:
-        loop = asyncio.get_running_loop()
+    def join(self, watch: "Watch", loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
             self._loop, self._young, self._old = loop, {}, {}
             loop.call_later(WATCH_AFTER, self._tick, loop)
@@ -62,13 +61,15 @@ class Watch:
 
     __slots__ = ("_receive", "_request", "_task", "cut", "left")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        # Before Python 3.12, asking for the running loop is a call of the kernel: who knows it says so.
+        loop = loop or asyncio.get_running_loop()
         self._receive = receive
-        self._request = asyncio.current_task()
+        self._request = asyncio.current_task(loop)
         self._task: asyncio.Task[None] | None = None
         self.left = False
         self.cut = False
-        _round.join(self)
+        _round.join(self, loop)
 
     def start(self) -> None:
         """Begins to look."""
@@ -111,7 +112,7 @@ def cut_off_error() -> DrainingError:
 
 async def answered(manager: InferenceManager, request: InferenceRequest, receive: Receive) -> JsonObject | None:
     """Returns the answer, or None when nobody is there any more to have it; the work is stopped then."""
-    watch = Watch(receive)
+    watch = Watch(receive, manager.loop)
     try:
         return await manager.execute(request)
     except asyncio.CancelledError:

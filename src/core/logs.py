@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,13 +51,16 @@ def as_line(fields: dict[str, Any]) -> str:
 class GatheringHandler(logging.StreamHandler[Any]):
     """Writes lines of JSON in bunches, a tenth of a second late; warnings and errors at once, with what was before.
 
-    A system call for each line takes longer than making it.
+    A system call for each line takes longer than making it. Lines are made when they are logged, not when they are
+    written: a thread that makes hundreds at once keeps the event loop waiting for the interpreter's lock.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: list[str | dict[str, Any]] = []
-        self._timer: threading.Timer | None = None
+        self._lines: deque[str] = deque()
+        # One thread for good: starting one waits until it runs, which on busy cores takes milliseconds.
+        self._writer: threading.Thread | None = None
+        self._due = threading.Event()
         self.setFormatter(JsonFormatter())
         atexit.register(self.flush)
 
@@ -69,13 +73,11 @@ class GatheringHandler(logging.StreamHandler[Any]):
         if record.levelno >= logging.WARNING:
             self.flush()
 
-    def keep(self, line: str | dict[str, Any]) -> None:
-        """Keeps a line, or the fields of one with `timestamp` in seconds since 1970; any thread may call."""
+    def keep(self, line: str) -> None:
+        """Keeps a line; any thread may call."""
         self._lines.append(line)
-        if self._timer is None:
-            self._timer = threading.Timer(_LATE_SECONDS, self.flush)
-            self._timer.daemon = True
-            self._timer.start()
+        if len(self._lines) == 1:
+            self._write_soon()
         elif len(self._lines) >= _MOST_LINES:
             self.flush()
 
@@ -83,20 +85,25 @@ class GatheringHandler(logging.StreamHandler[Any]):
         """Writes the lines that are kept."""
         assert self.lock is not None
         with self.lock:
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
-            lines, self._lines = self._lines, []
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
-                self.stream.write("".join(map(_ended, lines)))
+                lines.append("")
+                self.stream.write("\n".join(lines))
             if not self.stream.closed:
                 self.stream.flush()
 
+    def _write_soon(self) -> None:
+        self._due.set()
+        if self._writer is None or not self._writer.is_alive():
+            self._writer = threading.Thread(target=self._write_forever, name="aiml-log", daemon=True)
+            self._writer.start()
 
-def _ended(line: str | dict[str, Any]) -> str:
-    if isinstance(line, dict):
-        line = as_line({**line, "timestamp": datetime.fromtimestamp(line["timestamp"], UTC)})
-    return line + "\n"
+    def _write_forever(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            time.sleep(_LATE_SECONDS)
+            self.flush()
 
 
 class LineTemplate:
@@ -111,13 +118,13 @@ class LineTemplate:
         self._message = message
         self._start = {"event": message, "level": logging.getLevelName(level).lower(), "logger": logger.name}
 
-    def log(self, **fields: Any) -> None:
+    def log(self, fields: dict[str, Any]) -> None:
         """Logs the message with these fields, if its level is wanted."""
         if not self._logger.isEnabledFor(self._level):
             return
         handler = self._only_handler()
         if handler is not None:
-            handler.keep({**self._start, "timestamp": time.time(), **fields})
+            handler.keep(as_line({**self._start, "timestamp": datetime.now(UTC), **fields}))
         else:
             self._logger.log(self._level, self._message, extra=fields)
 

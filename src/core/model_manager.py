@@ -61,6 +61,8 @@ class ModelManager:
     @property
     def registry(self) -> MlflowRegistry:
         """The registry client."""
+        if (made := self._registry) is not None:
+            return made  # every request asks
         with self._lock:
             if self._registry is None:
                 settings = self.settings

@@ -44,10 +44,12 @@ class RequestAccount:
 
     def _log(self, request: InferenceRequest, seconds: float, **facts: Any) -> None:
         _line.log(
-            request_id=request.request_id,
-            task=request.task,
-            engine=request.engine,
-            model=request.model_name,
-            seconds=round(seconds, 6),
-            **facts,
+            {
+                "request_id": request.request_id,
+                "task": request.task,
+                "engine": request.engine,
+                "model": request.model_name,
+                "seconds": round(seconds, 6),
+                **facts,
+            }
         )

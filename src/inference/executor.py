@@ -29,6 +29,7 @@ from src.inference.workers.launching import Launcher
 
 _DEFAULT_TIMEOUT = float(default_of(CommonOptions, "timeout"))
 _REMEMBERED = 1000
+_NO_LOOKUP = Lookup()
 _TEXTS = ("generated_text", "description", "transcription", "analysis")
 
 
@@ -173,7 +174,7 @@ class ModelExecutor:
         if handler_class.media and not cache.holds(served.key):
             # A model takes seconds to load: what is no picture at all should not start that.
             await self._runtime.intake.probe(handler_class, request)
-        lookup = Lookup()
+        lookup = _NO_LOOKUP
         if not handler_class.media and (served.own.cache_results or "cache" in options):
             # What is kept needs no loaded model; media are decoded as the loaded model wants them.
             lookup = await self._look_up(served, data, options)
@@ -208,7 +209,7 @@ class ModelExecutor:
         """Returns what is kept for a request that wants a kept result."""
         model, handler_class, own = served.model, served.handler_class, served.own
         if not ResultReuse.wanted(options, handler_class, own.cache_results):
-            return Lookup()
+            return _NO_LOOKUP
         if self.engine.is_network:
             digest = await self.engine.content_digest(model)
         else:

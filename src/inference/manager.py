@@ -177,6 +177,11 @@ class InferenceManager(ManagerParts):
         if "media" in self.__dict__:
             await self.__dict__.pop("media").close()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that requests run on; None before the first one."""
+        return self._loop.bound
+
     async def execute(self, request: InferenceRequest) -> JsonObject:
         """Returns the success envelope; raises a `PlatformError`. Runs on the service's loop."""
         started = time.perf_counter()

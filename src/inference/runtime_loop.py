@@ -38,6 +38,11 @@ class RuntimeLoop:
         self._lock = threading.Lock()
 
     @property
+    def bound(self) -> asyncio.AbstractEventLoop | None:
+        """The loop, if there is one already."""
+        return self._loop
+
+    @property
     def started(self) -> bool:
         """Whether there is a loop already."""
         return self._loop is not None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 from src.inference.types import InferenceRequest, JsonObject
@@ -18,7 +17,7 @@ async def follow(execute: Execute, request: InferenceRequest) -> AsyncGenerator[
     generator before its end stops the work.
     """
     pieces: asyncio.Queue[str | None] = asyncio.Queue()
-    work = asyncio.ensure_future(execute(replace(request, on_delta=pieces.put_nowait)))
+    work = asyncio.ensure_future(execute(request._replace(on_delta=pieces.put_nowait)))
     work.add_done_callback(lambda _: pieces.put_nowait(None))
     try:
         waiting: list[str | None] = []

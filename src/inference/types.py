@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from src.core.errors import PlatformError
 from src.core.registry.versions import RegisteredVersion
@@ -14,8 +13,7 @@ StopCheck = Callable[[], bool]
 OnDelta = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """One request as its caller wrote it.
 
     `trusted`: the caller is in this process, and may name any file and hand over objects of Pillow and numpy.
@@ -51,14 +49,14 @@ class Provenance:
     device: str | None = None
     dtype: str | None = None
     ollama_model: str | None = None
+    _json: JsonObject = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def as_json(self) -> JsonObject:
-        """Returns the fields as JSON values."""
-        return dict(zip(_PROVENANCE, _provenance(self), strict=True))
-
-
-_PROVENANCE = tuple(field.name for field in fields(Provenance))
-_provenance = attrgetter(*_PROVENANCE)
+        """Returns the fields as JSON values, in an object of the caller's own."""
+        if not self._json:
+            self._json.update(asdict(self))
+            del self._json["_json"]
+        return self._json.copy()
 
 
 @dataclass(frozen=True, slots=True)

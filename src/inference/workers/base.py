@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from src.core.errors import PlatformError
 from src.inference.types import JsonObject, OnDelta
@@ -46,8 +46,7 @@ class LoadReport:
     media: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerAnswer:
+class WorkerAnswer(NamedTuple):
     """One result, with the warnings that came up on the way."""
 
     result: JsonObject

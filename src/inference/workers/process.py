@@ -27,6 +27,9 @@ from src.inference.workers.messages import Decoder, Frame, Kind, ProtocolError, 
 kernel_watch = KernelWatch()
 """Looked at every few seconds by whoever sweeps, so that an old kill is not blamed for a new death."""
 
+_PATROL_SECONDS = 0.25
+"""Between two looks at who has waited too long: a timer for each request costs more than all that they find."""
+
 Launch = Callable[[socket.socket], Awaitable[WorkerProcess]]
 
 
@@ -46,9 +49,13 @@ class ProcessWorker(asyncio.Protocol):
         self._launch = launch
         self._max_batch_size, self._max_wait_ms = max_batch_size, max_wait_ms
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
+        # Kept, since asking for the running loop is a call of the kernel before Python 3.12.
+        self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._listeners: dict[int, OnDelta] = {}
+        self._deadlines: dict[int, tuple[float, float]] = {}
+        self._patrol: asyncio.TimerHandle | None = None
         self._decoder = Decoder()
         self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -204,27 +211,37 @@ class ProcessWorker(asyncio.Protocol):
             raise self._death
         request_id = next(self._ids)
         frame, files = encode_any(kind, request_id, value, priority)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         future: asyncio.Future[Frame] = loop.create_future()
         self._pending[request_id] = future
         if on_delta is not None:
             self._listeners[request_id] = on_delta
         self._send(frame)
-        # A timer of its own costs a quarter of what asyncio.timeout does.
-        timer = loop.call_later(timeout, self._expire, request_id, timeout) if timeout is not None else None
+        if timeout is not None:
+            self._deadlines[request_id] = loop.time() + timeout, timeout
+            if self._patrol is None:
+                self._patrol = loop.call_later(_PATROL_SECONDS, self._look_at_deadlines)
         try:
             return await future
         except asyncio.CancelledError:
             self._cancel(request_id)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             self._pending.pop(request_id, None)
+            if timeout is not None:
+                self._deadlines.pop(request_id, None)
             if on_delta is not None:
                 self._listeners.pop(request_id, None)
             if files:
                 buffers.discard(files)
+
+    def _look_at_deadlines(self) -> None:
+        now = self._loop.time()
+        for request_id, (deadline, seconds) in list(self._deadlines.items()):
+            if deadline <= now:
+                self._expire(request_id, seconds)
+        watched = self._deadlines and self._death is None
+        self._patrol = self._loop.call_later(_PATROL_SECONDS, self._look_at_deadlines) if watched else None
 
     def _expire(self, request_id: int, seconds: float) -> None:
         future = self._pending.get(request_id)
@@ -258,7 +275,7 @@ class ProcessWorker(asyncio.Protocol):
             return
         # One write a turn of the loop, however many requests came in it.
         if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._outbox.append(frame)
 
     def _flush(self) -> None:
