@@ -14,7 +14,10 @@ from tests.light_engines import ObedientHandler, obedient_spec
 
 
 class BatchEngine(BaseEngine):
-    """Answers with what it was given together; inputs of equal `shape` go together, those without go alone."""
+    """Answers with what it was given together; inputs of equal `shape` go together, those without go alone.
+
+    It takes `seconds` for one input, and the longest `together_seconds` for several.
+    """
 
     name = "batch"
 
@@ -42,6 +45,7 @@ class BatchEngine(BaseEngine):
         if any(inputs["do"] == "break" for inputs in batch):
             raise RuntimeError("broken on purpose")
         names = [inputs["do"] for inputs in batch]
+        time.sleep(max(inputs.get("together_seconds", 0.0) for inputs in batch))
         return [
             InvalidInputError("this one is bad") if inputs["do"] == "bad" else {"response": names} for inputs in batch
         ]

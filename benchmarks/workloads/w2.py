@@ -16,6 +16,8 @@ NAME = "resnet"
 RATE = "requests_per_second"
 BATCHES = (2, 4, 8, 16)
 _WARMUP = 1.0
+_LONGER = 3
+"""How many times longer the callers of a batch are watched: their answers come a second apart."""
 _LIMIT = "benchmarks.direct.classify"
 
 
@@ -31,7 +33,7 @@ def units(bench: Bench) -> list[Unit]:
 
 
 def _seconds(bench: Bench) -> float:
-    return bench.rounds * (4 * bench.seconds + 2 * _WARMUP + 2)
+    return bench.rounds * (2 * (1 + _LONGER) * bench.seconds + 2 * _WARMUP + 2)
 
 
 def _ours(bench: Bench) -> dict[str, Any]:
@@ -91,8 +93,9 @@ def _beside(
     bench: Bench, server: Server, path: str, bodies: list[Any], limit: Direct, best: dict[str, Any]
 ) -> dict[str, Any]:
     def pair(concurrency: int, batch: int) -> Pair:
-        plan = {"concurrency": concurrency, "seconds": bench.seconds, "warmup": _WARMUP}
-        loop = {"batch": batch, "seconds": bench.seconds, "channels_last": best["channels_last"]}
+        seconds = bench.seconds * (_LONGER if concurrency > 1 else 1)
+        plan = {"concurrency": concurrency, "seconds": seconds, "warmup": _WARMUP}
+        loop = {"batch": batch, "seconds": seconds, "channels_last": best["channels_last"]}
         return Pair(lambda: server.load(path, bodies, **plan), RATE, lambda: limit.ask("loop", **loop))
 
     pairs = {"c1": pair(1, 1), "c16": pair(16, best["batch"])}

@@ -313,9 +313,10 @@ class InferenceManager(ManagerParts):
         """Starts the preloader with what the production versions need; runs in a thread."""
         paths: dict[str, list[Path]] = {}
         for version in self._models.production_versions():
-            path = self._models.local_folder(version)
-            if version.engine and path is not None:
-                paths.setdefault(version.engine, []).append(path)
+            if version.engine:
+                known = paths.setdefault(version.engine, [])
+                path = self._models.local_folder(version)  # None before its first request: in the store alone
+                known += [] if path is None else [path]
         modules: list[str] = []
         for name, engine_class in self._registry.engines().items():
             if name in paths or self.settings.workers.preload == "always":

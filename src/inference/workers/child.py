@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 NOT_IMPORTABLE = "NotImportable"
 LINGER_SECONDS = 0.0002
+GATHER_SHARE = 0.05
+"""What of a batch's time is waited at most for those whom it answered to ask again."""
+GATHER_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 18
 
@@ -53,6 +56,9 @@ class WorkerLoop:
         self._out: list[bytes] = []
         self._max_batch = 1
         self._max_wait = 0.0
+        # Who was there when the last batch ended, in it or waiting, and until when they are expected back.
+        self._company = 0
+        self._expected_until = 0.0
         # On a single core whoever lingers keeps the service from making the next request.
         self._linger_seconds = LINGER_SECONDS if cores() > 1 else 0.0
 
@@ -185,7 +191,7 @@ class WorkerLoop:
         key = None if first.streams else host.batch_key(prepared)
         if key is None:
             return group
-        end = first.arrived + self._max_wait
+        patience = first.arrived + self._max_wait
         while True:
             for other in self._inbox:
                 if len(group) == self._max_batch:
@@ -196,6 +202,9 @@ class WorkerLoop:
                 elif self._fits(other, theirs, first, key, host):
                     self._inbox.take(other)
                     group.append((other, theirs))
+            # Callers that ask again and again would stay apart for good otherwise: one alone, the others together.
+            gathering = len(group) < self._company
+            end = max(patience, self._expected_until) if gathering else patience
             if len(group) == self._max_batch or not self._more_until(end):
                 return group
 
@@ -217,6 +226,7 @@ class WorkerLoop:
     def _run(self, host: ModelHost, group: list[tuple[Waiting, Prepared]]) -> None:
         ids = [waiting.id for waiting, _ in group]
         self._running = dict.fromkeys(ids, False)
+        started = time.monotonic()
         try:
             if len(group) == 1:
                 waiting, prepared = group[0]
@@ -230,6 +240,11 @@ class WorkerLoop:
             self._out += [_reply(request_id, answer) for request_id, answer in zip(ids, answers, strict=True)]
         finally:
             self._running = {}
+        if self._max_batch > 1:
+            self._read(socket.MSG_DONTWAIT)
+            ended = time.monotonic()
+            self._company = len(group) + len(self._inbox)
+            self._expected_until = ended + min(GATHER_SHARE * (ended - started), GATHER_SECONDS)
 
     def _stopped(self) -> bool:
         """Whether nobody waits any more for what is being computed."""

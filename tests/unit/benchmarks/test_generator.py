@@ -117,8 +117,16 @@ def test_a_server_that_closes_a_connection_is_an_error() -> None:
 
 @pytest.mark.parametrize("start", [0.95, 1.01, 1.03, 1.5])
 def test_bursts_count_alike_wherever_the_window_begins(start: float) -> None:
-    answers = [Finished(0, second - 1, None, second + 0.005 * row, True) for second in range(1, 9) for row in range(16)]
+    ends = [second + 0.005 * row for second in range(1, 9) for row in range(16)]
+    answers = [Finished(0, end - 1, None, end, True) for end in ends]
     assert closed_figures(answers, start, start + 4, 16)["requests_per_second"] == pytest.approx(16)
+
+
+def test_bursts_of_several_sizes_count_no_more_than_there_were() -> None:
+    # Ten callers and six take turns, a second each: sixteen answers in two seconds.
+    ends = [(second, 10 if second % 2 else 6) for second in range(1, 20)]
+    answers = [Finished(0, end - 2, None, end, True) for end, size in ends for _ in range(size)]
+    assert closed_figures(answers, 2.5, 5.5, 16)["requests_per_second"] == pytest.approx(8)
 
 
 def test_answers_that_come_one_by_one_are_counted_as_they_come() -> None:

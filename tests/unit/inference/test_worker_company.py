@@ -113,6 +113,36 @@ async def test_a_batch_waits_for_more_where_it_is_told_to() -> None:
     assert [answer.result["response"] for answer in answers] == [["a", "b", "c"]] * 3
 
 
+async def test_callers_who_ask_again_and_again_come_together() -> None:
+    sizes: list[int] = []
+
+    async def caller(worker: ProcessWorker, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            answer = await worker.infer({"do": "it", "shape": "s", "seconds": 0.4, "together_seconds": 0.4}, {})
+            sizes.append(len(answer.result["response"]))
+
+    async with running(BatchEngine, max_batch_size=8) as worker:
+        end = asyncio.get_running_loop().time() + 6
+        first = asyncio.create_task(caller(worker, end))
+        await asyncio.sleep(0.1)  # the first one is alone inside, and would be for good
+        await asyncio.gather(first, *(caller(worker, end) for _ in range(3)))
+    assert sizes.count(4) > len(sizes) / 2, sizes
+
+
+async def test_those_who_do_not_come_back_are_not_waited_for_long() -> None:
+    async with running(BatchEngine, max_batch_size=8) as worker:
+        request = {"do": "it", "shape": "s", "seconds": 1.0, "together_seconds": 1.0}
+        gone = [asyncio.create_task(worker.infer(request, {})) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        started = asyncio.get_running_loop().time()
+        waiting = asyncio.create_task(worker.infer({"do": "it", "shape": "s"}, {}))
+        await asyncio.gather(*gone)
+        answer = await waiting
+    assert answer.result["response"] == ["it"]
+    assert asyncio.get_running_loop().time() - started < 10
+
+
 async def test_an_idle_model_adds_no_wait_where_none_is_set(batches: ProcessWorker) -> None:
     assert (await batches.infer({"do": "a", "shape": 1}, {})).result["response"] == ["a"]
 

@@ -195,6 +195,7 @@ class TransformersEngine(BaseEngine):
         return [
             *families.runner_modules(tasks),
             *(f"transformers.models.{kind}.modeling_{kind}" for kind in sorted(map(str, kinds))),
+            "src.inference.engines.transformers.forerunner",
         ]
 
     def version(self) -> str | None:
