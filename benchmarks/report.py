@@ -117,15 +117,15 @@ def _facts(units: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield "|---|" + "---|" * len(names)
         for server, row in rows.items():
             title = f"{server} {units[server]['version']}" if "version" in units[server] else server
-            yield f"| {title} | " + " | ".join(_cell(row.get(name)) for name in names) + " |"
+            yield f"| {title} | " + " | ".join(_number(row.get(name)) for name in names) + " |"
         return
     yield "| | " + " | ".join(rows) + " |"
     yield "|---|" + "---|" * len(rows)
     for name in names:
-        yield f"| {name.replace('_', ' ')} | " + " | ".join(_cell(row.get(name)) for row in rows.values()) + " |"
+        yield f"| {name.replace('_', ' ')} | " + " | ".join(_number(row.get(name)) for row in rows.values()) + " |"
 
 
-def _cell(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}"
 
 
