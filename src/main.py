@@ -118,6 +118,7 @@ def _lifespan(models: ModelManager, manager: InferenceManager, work: LifecycleJo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await manager.start()
+        work.service.expect_start()
         in_background(lambda: register_samples(models), lambda: None)
         in_background(work.start, lambda: None)
         in_background(arrivals.start, lambda: None)

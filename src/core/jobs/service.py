@@ -29,6 +29,7 @@ from src.core.stores.disk import make_folder
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_START_SECONDS = 10.0
 _CHANGES_INTERVAL = 0.2
 _DAY = 86400.0
 
@@ -61,8 +62,14 @@ class JobService:
         self._runner: Runner | None = None
         self._problem: PlatformError = JobsUnavailableError("Jobs are carried out once the service has started")
         self._stopped = threading.Event()
+        self._begun = threading.Event()
+        self._begun.set()
 
     # ------------------------------------------------------------------ lifecycle
+
+    def expect_start(self) -> None:
+        """Has `submit` wait for `start`, which a thread is about to call: who asks at once is not turned away."""
+        self._begun.clear()
 
     def start(self) -> None:
         """Takes the jobs of the data folder over and goes on with those that have not ended.
@@ -71,7 +78,11 @@ class JobService:
         every second.
         """
         self._stopped.clear()
-        if not self._take_over():
+        try:
+            taken = self._take_over()
+        finally:
+            self._begun.set()
+        if not taken:
             logger.warning("jobs are not carried out for now: %s", self._problem.message)
             threading.Thread(target=self._keep_trying, name="aiml-jobs-start", daemon=True).start()
 
@@ -166,6 +177,7 @@ class JobService:
         return job
 
     def _working(self) -> Runner:
+        self._begun.wait(_START_SECONDS)
         runner = self._runner
         if runner is None:
             raise self._problem

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -172,6 +173,19 @@ def test_before_the_start_and_after_the_stop_jobs_can_be_seen_but_not_submitted(
     for refused in (lambda: started.submit("echo", {}), lambda: started.cancel(job.id)):
         with pytest.raises(DrainingError):
             refused()
+
+
+def test_who_submits_while_the_service_starts_waits_for_it(data_dir: Path) -> None:
+    service = JobService(data_dir, {"echo": lambda job, request: request})
+    service.expect_start()
+    starting = threading.Timer(0.5, service.start)
+    starting.start()
+    try:
+        job = service.submit("echo", {"a": 1})
+        assert service.wait(job.id, PATIENCE).result == {"a": 1}
+    finally:
+        starting.join()
+        service.stop()
 
 
 def test_a_second_service_on_the_folder_looks_on_and_takes_over(
