@@ -76,7 +76,7 @@ class GatheringHandler(logging.StreamHandler[Any]):
     def keep(self, line: str) -> None:
         """Keeps a line; any thread may call."""
         self._lines.append(line)
-        if len(self._lines) == 1:
+        if not self._due.is_set():
             self._write_soon()
         elif len(self._lines) >= _MOST_LINES:
             self.flush()
