@@ -17,7 +17,8 @@ RATE = "requests_per_second"
 BATCHES = (2, 4, 8, 16)
 _WARMUP = 1.0
 _LONGER = 3
-"""How many times longer the callers of a batch are watched: their answers come a second apart."""
+"""How many times longer the callers of a batch are watched: their answers come a second apart, and the first batch of
+its size is the slowest."""
 _LIMIT = "benchmarks.direct.classify"
 
 
@@ -33,7 +34,7 @@ def units(bench: Bench) -> list[Unit]:
 
 
 def _seconds(bench: Bench) -> float:
-    return bench.rounds * (2 * (1 + _LONGER) * bench.seconds + 2 * _WARMUP + 2)
+    return bench.rounds * ((1 + _LONGER) * (2 * bench.seconds + _WARMUP) + 2)
 
 
 def _ours(bench: Bench) -> dict[str, Any]:
@@ -93,8 +94,9 @@ def _beside(
     bench: Bench, server: Server, path: str, bodies: list[Any], limit: Direct, best: dict[str, Any]
 ) -> dict[str, Any]:
     def pair(concurrency: int, batch: int) -> Pair:
-        seconds = bench.seconds * (_LONGER if concurrency > 1 else 1)
-        plan = {"concurrency": concurrency, "seconds": seconds, "warmup": _WARMUP}
+        longer = _LONGER if concurrency > 1 else 1
+        seconds = bench.seconds * longer
+        plan = {"concurrency": concurrency, "seconds": seconds, "warmup": _WARMUP * longer}
         loop = {"batch": batch, "seconds": seconds, "channels_last": best["channels_last"]}
         return Pair(lambda: server.load(path, bodies, **plan), RATE, lambda: limit.ask("loop", **loop))
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import orjson
 
-INLINE_BYTES = 1 << 20
-"""Buffers above this size go through shared memory."""
+INLINE_BYTES = 1 << 15
+"""Buffers above this size go through shared memory: a socket holds two pictures, and a worker that computes takes none
+out of it, so that what waits for the next batch would wait in the service."""
 
 _LENGTH = struct.Struct(">I")
 _PREFIX = "aiml-buffer"
@@ -120,16 +121,25 @@ def _add(
     segments: list[bytes],
     files: list[str],
 ) -> None:
-    size, name = len(data), None
-    if size > INLINE_BYTES:
-        name = f"{_PREFIX}-{os.getpid()}-{next(_numbers)}"
-        files.append(name)
+    size = len(data)
+    name = _shared(data, files) if size > INLINE_BYTES else None
+    if name is None:
+        segments.append(bytes(data))
+    places.append({"path": list(path), "size": size, "file": name, **facts})
+
+
+def _shared(data: Any, files: list[str]) -> str | None:
+    """Writes a shared file and returns its name; None where there is no room, as in a container's 64 MB."""
+    name = f"{_PREFIX}-{os.getpid()}-{next(_numbers)}"
+    try:
         descriptor = os.open(folder() / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-    else:
-        segments.append(bytes(data))
-    places.append({"path": list(path), "size": size, "file": name, **facts})
+    except OSError:
+        discard([name])
+        return None
+    files.append(name)
+    return name
 
 
 def _mapped(name: str, size: int) -> mmap.mmap:

@@ -33,9 +33,10 @@ logger = logging.getLogger(__name__)
 
 NOT_IMPORTABLE = "NotImportable"
 LINGER_SECONDS = 0.0002
-GATHER_SHARE = 0.05
-"""What of a batch's time is waited at most for those whom it answered to ask again."""
-GATHER_SECONDS = 0.05
+GATHER_SHARE, GATHER_SECONDS = 0.03, 0.03
+"""How long it may be quiet until those whom a batch answered do not ask again: a share of its time, and at most."""
+GATHER_LENGTH = 3
+"""How many times as long they are waited for in all, as long as one after the other comes."""
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 18
 
@@ -56,9 +57,10 @@ class WorkerLoop:
         self._out: list[bytes] = []
         self._max_batch = 1
         self._max_wait = 0.0
-        # Who was there when the last batch ended, in it or waiting, and until when they are expected back.
+        # Who was there when the last batch ended, in it or waiting; when that was; how quiet it may be since.
         self._company = 0
-        self._expected_until = 0.0
+        self._ended = 0.0
+        self._quiet = 0.0
         # On a single core whoever lingers keeps the service from making the next request.
         self._linger_seconds = LINGER_SECONDS if cores() > 1 else 0.0
 
@@ -203,10 +205,14 @@ class WorkerLoop:
                     self._inbox.take(other)
                     group.append((other, theirs))
             # Callers that ask again and again would stay apart for good otherwise: one alone, the others together.
-            gathering = len(group) < self._company
-            end = max(patience, self._expected_until) if gathering else patience
+            end = max(patience, self._gathering(group)) if len(group) < self._company else patience
             if len(group) == self._max_batch or not self._more_until(end):
                 return group
+
+    def _gathering(self, group: list[tuple[Waiting, Prepared]]) -> float:
+        """Returns until when those whom the last batch answered are waited for, after the last one of a group."""
+        heard = max(self._ended, *(waiting.arrived for waiting, _ in group))
+        return min(heard + self._quiet, self._ended + GATHER_LENGTH * self._quiet)
 
     @staticmethod
     def _fits(other: Waiting, theirs: Prepared, first: Waiting, key: Hashable, host: ModelHost) -> bool:
@@ -242,9 +248,9 @@ class WorkerLoop:
             self._running = {}
         if self._max_batch > 1:
             self._read(socket.MSG_DONTWAIT)
-            ended = time.monotonic()
+            self._ended = time.monotonic()
             self._company = len(group) + len(self._inbox)
-            self._expected_until = ended + min(GATHER_SHARE * (ended - started), GATHER_SECONDS)
+            self._quiet = min(GATHER_SHARE * (self._ended - started), GATHER_SECONDS)
 
     def _stopped(self) -> bool:
         """Whether nobody waits any more for what is being computed."""

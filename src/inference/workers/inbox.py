@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from src.core.errors import PlatformError
+from src.core.errors import CancelledError, PlatformError
 from src.inference.types import JsonObject
 from src.inference.workers.host import ModelHost, Prepared
 from src.inference.workers.messages import Frame
@@ -35,7 +35,11 @@ class Waiting:
     def value(self) -> JsonObject:
         """`data`, `options` and, where its caller follows the answer, `stream`."""
         if self.asked is None:
-            value: Any = self.frame.value()  # arrays in shared memory can be taken once
+            try:
+                value: Any = self.frame.value()  # arrays in shared memory can be taken once
+            except FileNotFoundError:
+                # Whoever leaves takes the arrays along; the word of it is on its way.
+                raise CancelledError("the request was withdrawn") from None
             self.asked = value
         return self.asked
 

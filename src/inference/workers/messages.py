@@ -50,6 +50,11 @@ class Frame(NamedTuple):
         except (ValueError, KeyError, TypeError, struct.error) as exc:
             raise ProtocolError(f"the body of a {self.kind.name} frame cannot be read: {exc}") from exc
 
+    def drop(self) -> None:
+        """Lets go of a body that nobody wants: what it has in shared memory is given back."""
+        if self.packed:
+            self.value()
+
 
 class ProtocolError(Exception):
     """The other side does not speak this protocol."""

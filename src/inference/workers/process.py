@@ -261,7 +261,8 @@ class ProcessWorker(asyncio.Protocol):
             return
         future = self._pending.get(frame.id)
         if future is None or future.done():
-            return  # its caller has left
+            frame.drop()  # its caller has left
+            return
         if frame.kind is Kind.CHUNK:
             self._listeners[frame.id](frame.value())
         elif frame.kind is Kind.ERROR:

@@ -1,5 +1,6 @@
 """Arrays and bytes between processes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -71,6 +72,17 @@ def test_what_cannot_go_is_refused_and_leaves_no_file(value: Any) -> None:
     with pytest.raises(TypeError):
         encode_any(Kind.INFER, 1, {"big": bytes(BIG), "bad": value})
     assert shared_files() == []
+
+
+def test_where_shared_memory_has_no_room_big_ones_go_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    data = os.urandom(BIG)
+    monkeypatch.setattr(os, "open", full)
+    body, files = buffers.pack({"big": data})
+    assert files == []
+    assert buffers.unpack(body) == {"big": data}
 
 
 def test_discard_removes_what_nobody_opened() -> None:
