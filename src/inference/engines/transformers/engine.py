@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from src.core.config import load_settings
 from src.core.errors import CancelledError, InvalidInputError, ModelLoadError
+from src.core.settings_sections import TransformersSettings
 from src.inference.engines.base import BaseEngine, Scheduler
 from src.inference.engines.transformers import families
 from src.inference.engines.transformers.attempts import attempted
@@ -70,7 +71,10 @@ class TransformersEngine(BaseEngine):
     options_schema = TransformersOptions
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        super().__init__({**load_settings().transformers.model_dump(), **(config or {})})
+        given = config or {}
+        if not TransformersSettings.model_fields.keys() <= given.keys():
+            given = {**load_settings().transformers.model_dump(), **given}
+        super().__init__(given)
         self.supported_tasks = list(families.RUNNERS)
         self.is_initialized = True
 
