@@ -62,13 +62,14 @@ class Connection:
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
         return self._asked("POST", path, content=body, headers=headers, timeout=timeout)
 
-    def events(self, path: str) -> Iterator[JsonObject]:
-        """Yields the JSON value of each server-sent event until the stream ends.
+    def events(self, path: str, body: JsonObject | None = None) -> Iterator[JsonObject]:
+        """Yields the JSON value of each server-sent event until the stream ends; a `body` is posted, and waited for.
 
         The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
-        timeout = httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS)
-        with self._translated(), self._client.stream("GET", path, timeout=timeout) as response:
+        method, silence = ("GET", SILENT_SECONDS) if body is None else ("POST", None)
+        timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS)
+        with self._translated(), self._client.stream(method, path, json=body, timeout=timeout) as response:
             if response.is_error:
                 response.read()
             _check(response)

@@ -17,6 +17,7 @@ JsonObject = dict[str, Any]
 DEFAULT_TASK = "text-generation"
 _MAIN_FIELDS = ("generated_text", "description", "transcription", "text", "analysis", "answer")
 _NOT_FOUND = 404
+_PATH = "/inference/infer"
 
 
 def infer(
@@ -31,6 +32,7 @@ def infer(
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option; may be repeated.")
     ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
 ) -> None:
     """Ask a model; prints the result."""
     given = _data(text, data)
@@ -42,10 +44,31 @@ def infer(
     if engine is None:
         raise CommandError(f"'{model}' is registered for no engine: give one with --engine")
     body = {"task": task, "engine": engine, "model_name": model, "data": given, "options": options}
-    answer = session.connection.post("/inference/infer", body, patient=True)
+    streams = stream or options.get("stream") is True
+    answer, printed = _followed(session, body) if streams else (session.connection.post(_PATH, body, patient=True), "")
     for warning in answer.get("warnings") or []:
         say(f"warning: {warning}", style="yellow")
-    session.show(answer, lambda envelope: print_result(envelope["result"]))
+    if session.as_json or not printed:
+        session.show(answer, lambda envelope: print_result(envelope["result"]))
+
+
+def _followed(session: Session, body: JsonObject) -> tuple[JsonObject, str]:
+    """Prints an answer as it comes, where it is not for a script; returns the whole one, and what was printed."""
+    body = {**body, "options": {**body["options"], "stream": True}}
+    answer, printed = JsonObject(), ""
+    try:
+        for event in session.connection.events(_PATH, body):
+            if "success" in event:
+                answer = event
+            elif not session.as_json:
+                printed += event["text"]
+                print_text(event["text"], end="")
+    finally:
+        if printed:
+            print_text("")
+    if answer.get("success") is not True:
+        raise CommandError(answer.get("error") or "The answer broke off: ask again", answer=answer or None)
+    return answer, printed
 
 
 def print_result(result: JsonObject) -> None:

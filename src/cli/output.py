@@ -22,9 +22,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, end: str = "\n") -> None:
     """Prints a text to stdout: byte for byte into a pipe, without control characters on a terminal."""
-    sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + end)
+    if not end:
+        sys.stdout.flush()  # a piece, and the next one may take a while
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str = "none") -> None:

@@ -8,7 +8,8 @@ from src.inference.types import JsonObject
 def loaded_model(cache: ModelCache, entry: LoadedModel) -> JsonObject:
     """Returns the documented facts of one entry; memory in bytes, idle time in seconds."""
     worker, registered = entry.worker, entry.model.registered
-    in_flight = worker.in_flight if worker else 0
+    asked = worker.in_flight if worker else 0
+    in_flight = min(asked, worker.report.at_once) if worker else 0
     return {
         "version": registered.version if registered else None,
         "task": entry.key.task,
@@ -22,8 +23,8 @@ def loaded_model(cache: ModelCache, entry: LoadedModel) -> JsonObject:
         "loads": cache.loads.get(entry.key, 0),
         "load_seconds": entry.load_seconds,
         "engine_load_seconds": worker.report.seconds if worker else None,
-        "in_flight": min(in_flight, 1),
-        "queued": max(in_flight - 1, 0) if worker else entry.in_use,
+        "in_flight": in_flight,
+        "queued": asked - in_flight if worker else entry.in_use,
         "idle_seconds": entry.idle_seconds,
     }
 

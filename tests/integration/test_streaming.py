@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_first_piece_leaves_when_it_exists(social: Service) -> None:
         assert next(events) == ("delta", {"text": "0 "})
         # 400 steps take two seconds: the model is at work still.
         assert social.get("/inference/stats").json()["models"]["any"]["loaded"][0]["in_flight"] == 1
+
+
+def test_those_under_way_together_are_all_in_flight(social: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            _, events = stack.enter_context(streamed(social.url + INFER, asked(tokens=100_000)))
+            assert next(events)[0] == "delta"
+        state = social.get("/inference/stats").json()["models"]["any"]["loaded"][0]
+        assert (state["in_flight"], state["queued"]) == (3, 0)
 
 
 @pytest.mark.parametrize(

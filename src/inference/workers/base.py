@@ -35,7 +35,8 @@ class LoadSpec:
 class LoadReport:
     """What a worker says of the model that it has loaded; `parameter_bytes` is None where unknown.
 
-    `seconds`: how long the engine itself took to load it; `media`: what the model wants of media.
+    `seconds`: how long the engine itself took to load it; `media`: what the model wants of media; `at_once`: how many
+    requests can be under way together, step by step.
     """
 
     device: str | None
@@ -44,6 +45,7 @@ class LoadReport:
     parameter_bytes: int | None = None
     seconds: float | None = None
     media: Mapping[str, Any] = field(default_factory=dict)
+    at_once: int = 1
 
 
 class WorkerAnswer(NamedTuple):

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import NoReturn
 
@@ -151,11 +151,12 @@ class WorkerLoop:
                     sys.path.append(entry)
             spec = LoadSpec(**value["spec"])
             self._host = ModelHost(spec, import_class(spec.engine), import_class(spec.handler))
-            report = asdict(self._host.load())
+            report = self._host.load()
             self._steps = self._host.scheduler()
             self._max_batch = value["max_batch_size"] if self._host.batches or self._steps is not None else 1
             self._max_wait = value["max_wait_ms"] / 1000
-            return encode(Kind.LOADED, frame.id, report)
+            at_once = 1 if self._steps is None else self._max_batch
+            return encode(Kind.LOADED, frame.id, asdict(replace(report, at_once=at_once)))
         except Exception as exc:
             return _failure(frame.id, exc)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 from typer.testing import Result
 
 from tests.unit.cli.stub_service import Stub, failure
@@ -96,6 +97,55 @@ def test_warnings_go_to_stderr(aiml: Run, stub: Stub) -> None:
     stub.on("POST", INFER, envelope({"generated_text": "72"}, warnings=["top_k has no effect"]))
     done = ask(aiml, "x")
     assert (done.stdout, done.stderr) == ("72\n", "warning: top_k has no effect\n")
+
+
+def told(*happened: dict[str, Any]) -> StreamingResponse:
+    """Returns a stream of an answer's events."""
+    return StreamingResponse(iter([f"event: e\ndata: {json.dumps(each)}\n\n" for each in happened]))
+
+
+WHOLE = envelope({"generated_text": "72 it is", "metadata": {}}, usage={"total_tokens": 3}, warnings=["one"])
+
+
+@pytest.mark.parametrize("asked", [["--stream"], ["--option", "stream=true"]])
+def test_a_stream_is_printed_as_it_comes(aiml: Run, stub: Stub, asked: list[str]) -> None:
+    stub.on("POST", INFER, told({"text": "72 "}, {"text": "it is"}, WHOLE))
+    done = ask(aiml, "x", *asked)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "72 it is\n", "warning: one\n")
+    assert stub.asked[0].json["options"] == {"stream": True}
+
+
+def test_a_stream_without_pieces_prints_the_result(aiml: Run, stub: Stub) -> None:
+    stub.on("POST", INFER, told(WHOLE))
+    assert ask(aiml, "x", "--stream").stdout == "72 it is\n"
+
+
+def test_json_of_a_stream_is_the_whole_envelope(aiml: Run, stub: Stub) -> None:
+    stub.on("POST", INFER, told({"text": "72 "}, WHOLE))
+    assert json.loads(ask(aiml, "x", "--stream", "--json").stdout) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ([{"success": False, "error": "the model's process ended", "error_type": "WorkerDiedError"}], "process ended"),
+        ([], "The answer broke off: ask again"),
+    ],
+)
+def test_a_stream_that_fails_midway_is_a_failure(
+    aiml: Run, stub: Stub, last: list[dict[str, Any]], sentence: str
+) -> None:
+    stub.on("POST", INFER, told({"text": "72 "}, *last))
+    done = ask(aiml, "x", "--stream")
+    assert (done.exit_code, done.stdout) == (1, "72 \n")
+    assert sentence in done.stderr
+
+
+def test_a_stream_that_is_refused_is_its_sentence(aiml: Run, stub: Stub) -> None:
+    stub.on("POST", INFER, failure(404, "ModelNotFoundError", "there is no model 'm'"))
+    done = ask(aiml, "x", "--stream")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "there is no model 'm'" in done.stderr
 
 
 def test_a_failure_is_its_sentence(aiml: Run, stub: Stub) -> None:

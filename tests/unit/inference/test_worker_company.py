@@ -209,6 +209,10 @@ async def test_requests_join_those_inside_and_leave_when_they_are_done(steps: Pr
     assert (await long).result["response"].split() == [str(n) for n in range(100)]
 
 
+async def test_who_goes_step_by_step_says_how_many_may_be_inside(steps: ProcessWorker, batches: ProcessWorker) -> None:
+    assert (steps.report.at_once, batches.report.at_once) == (3, 1)
+
+
 async def test_no_more_are_inside_than_may_be(steps: ProcessWorker) -> None:
     answers = await asyncio.gather(*(steps.infer({"do": str(n), "tokens": 10}, {}) for n in range(8)))
     assert max(answer.result["crowd"] for answer in answers) == 3
