@@ -69,9 +69,9 @@ def test_the_first_piece_leaves_when_it_exists(social: Service) -> None:
 
 def test_those_under_way_together_are_all_in_flight(social: Service) -> None:
     with ExitStack() as stack:
-        for _ in range(3):
-            _, events = stack.enter_context(streamed(social.url + INFER, asked(tokens=100_000)))
-            assert next(events)[0] == "delta"
+        body = asked(tokens=100_000)
+        streams = [stack.enter_context(streamed(social.url + INFER, body))[1] for _ in range(3)]
+        assert [next(events)[0] for events in streams] == ["delta"] * 3
         state = social.get("/inference/stats").json()["models"]["any"]["loaded"][0]
         assert (state["in_flight"], state["queued"]) == (3, 0)
 
