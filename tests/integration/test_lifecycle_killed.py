@@ -125,8 +125,8 @@ def test_fifty_random_kills(
     sources = [model_files(tmp_path / f"source-{number}", number) for number in range(3)]
     draw = random.Random(SEED)
     watch, phases = Watch(), Counter[str]()
-    # Sixty repositories over three sets of files: the disk need not hold sixty models.
-    repos = [FakeRepo.from_folder(f"org/model-{number}", sources[number % 3]) for number in range(60)]
+    # More repositories than can be asked for in that time, over three sets of files.
+    repos = [FakeRepo.from_folder(f"org/model-{number}", sources[number % 3]) for number in range(3 * KILLS)]
     with FakeHub(repos) as hub:
         hub.faults.slow(SPEED)
         settings = {**settings, "HF_ENDPOINT": hub.url}
