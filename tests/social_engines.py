@@ -79,7 +79,7 @@ class Counting:
         self._inside[key] = (inputs, [], emit)
 
     def step(self) -> list[tuple[int, Any | PlatformError]]:
-        time.sleep(0.005)
+        time.sleep(max((inputs.get("pause", 0.005) for inputs, _, _ in self._inside.values()), default=0.0))
         self._crowd = max(self._crowd, len(self))
         if any(inputs["do"] == "burst" for inputs, _, _ in self._inside.values()):
             raise RuntimeError("a step that breaks")

@@ -37,6 +37,8 @@ GATHER_SHARE, GATHER_SECONDS = 0.03, 0.03
 """How long it may be quiet until those whom a batch answered do not ask again: a share of its time, and at most."""
 GATHER_LENGTH = 3
 """How many times as long they are waited for in all, as long as one after the other comes."""
+RETURN_SHARE, RETURN_SECONDS = 0.15, 0.003
+"""How long those who were answered between two steps have to ask again: a share of a step's time, and at most."""
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 18
 
@@ -61,6 +63,9 @@ class WorkerLoop:
         self._company = 0
         self._ended = 0.0
         self._quiet = 0.0
+        # How many the last step has answered, and how long it took.
+        self._answered = 0
+        self._step_seconds = 0.0
         # On a single core whoever lingers keeps the service from making the next request.
         self._linger_seconds = LINGER_SECONDS if cores() > 1 else 0.0
 
@@ -71,6 +76,7 @@ class WorkerLoop:
         while True:
             if self._steps is not None and len(self._steps):
                 self._read(socket.MSG_DONTWAIT)
+                self._await_answered()
                 self._advance(self._steps)
             else:
                 self._wait()
@@ -269,6 +275,14 @@ class WorkerLoop:
         except Exception as exc:
             self._out.append(_failure(waiting.id, failures.engine_failure(exc, "scheduler")))
 
+    def _await_answered(self) -> None:
+        """Lets those who were just answered ask again: a moment too late, and they wait for a whole step."""
+        wanted = len(self._inbox) + self._answered
+        end = time.monotonic() + min(RETURN_SHARE * self._step_seconds, RETURN_SECONDS)
+        while len(self._inbox) < wanted and self._more_until(end):
+            pass
+        self._answered = 0
+
     def _advance(self, steps: Scheduler) -> None:
         """Lets in who waits, then takes one step with everybody inside."""
         host = self._host
@@ -281,6 +295,7 @@ class WorkerLoop:
             self._inbox.pop()
             if prepared is not None:
                 self._enter(steps, waiting, prepared)
+        started = time.monotonic()
         try:
             finished = steps.step()
         except Exception as exc:
@@ -290,7 +305,9 @@ class WorkerLoop:
         for request_id, raw in finished:
             self._running.pop(request_id, None)
             self._out.append(_reply(request_id, host.settled(raw, self._options.pop(request_id, {}))))
+        self._answered, self._step_seconds = len(finished), time.monotonic() - started
         if not len(steps):
+            self._answered = 0
             self._running, self._options = {}, {}  # those that were cancelled
 
 
