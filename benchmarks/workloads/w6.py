@@ -49,7 +49,7 @@ print(json.dumps([name for name in sys.modules if name != "__main__"]))
 """
 _DIRECT = f"""{_LOAD}
 for name in json.loads(sys.argv[2]):
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(ImportError):
         importlib.import_module(name)
 first, second = load(sys.argv[1]), load(sys.argv[1])
 print(json.dumps({{**first, "second_load_seconds": second["load_seconds"]}}))

@@ -45,23 +45,26 @@ def infer(
         raise CommandError(f"'{model}' is registered for no engine: give one with --engine")
     body = {"task": task, "engine": engine, "model_name": model, "data": given, "options": options}
     streams = stream or options.get("stream") is True
-    answer, printed = _followed(session, body) if streams else (session.connection.post(_PATH, body, patient=True), "")
+    if streams:
+        answer, printed = _followed(session, body)
+    else:
+        answer, printed = session.connection.post(_PATH, body, patient=True), False
     for warning in answer.get("warnings") or []:
         say(f"warning: {warning}", style="yellow")
     if session.as_json or not printed:
         session.show(answer, lambda envelope: print_result(envelope["result"]))
 
 
-def _followed(session: Session, body: JsonObject) -> tuple[JsonObject, str]:
-    """Prints an answer as it comes, where it is not for a script; returns the whole one, and what was printed."""
+def _followed(session: Session, body: JsonObject) -> tuple[JsonObject, bool]:
+    """Prints an answer as it comes, where it is not for a script; returns the whole one, and whether it printed any."""
     body = {**body, "options": {**body["options"], "stream": True}}
-    answer, printed = JsonObject(), ""
+    answer, printed = JsonObject(), False
     try:
         for event in session.connection.events(_PATH, body):
             if "success" in event:
                 answer = event
             elif not session.as_json:
-                printed += event["text"]
+                printed = True
                 print_text(event["text"], end="")
     finally:
         if printed:

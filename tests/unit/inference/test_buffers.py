@@ -92,6 +92,16 @@ def test_discard_removes_what_nobody_opened() -> None:
     assert shared_files() == []
 
 
+def test_a_frame_that_nobody_wants_gives_its_files_back() -> None:
+    encoded, files = encode_any(Kind.RESULT, 1, {"big": bytes(BIG)})
+    (frame,) = Decoder().feed(encoded)
+    frame.drop()
+    assert shared_files() == []
+    (again,) = Decoder().feed(encoded)
+    again.drop()  # as when a sweep was faster
+    assert len(files) == 1
+
+
 def test_a_name_that_is_not_ours_is_not_opened() -> None:
     body, files = buffers.pack({"big": bytes(BIG)})
     buffers.discard(files)

@@ -204,7 +204,7 @@ def test_a_pull_that_ends_early_is_an_error() -> None:
 
 
 def test_a_full_disk_of_ollamas_is_told() -> None:
-    body = b'{"error":"write /root/.ollama/models/blobs/x: no space left on device"}\n'
+    body = b'{"error":"write /data/ollama/models/blobs/x: no space left on device"}\n'
     url, thread = _answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
     with pytest.raises(StoreUnavailableError, match="no room left on Ollama's disk"):
         OllamaSource(url, timeout=5.0).pull("tiny")
