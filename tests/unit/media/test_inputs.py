@@ -26,13 +26,13 @@ BASE64 = base64.b64encode(PNG).decode()
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A media root with `a.png` and `inner/b.png`, beside a file that is in none."""
-    folder = tmp_path / "root"
+    folder = tmp_path / "allowed"
     (folder / "inner").mkdir(parents=True)
     (folder / "a.png").write_bytes(PNG)
     (folder / "inner/b.png").write_bytes(PNG)
     (tmp_path / "outside.png").write_bytes(b"secret")
-    (tmp_path / "root-beside").mkdir()
-    (tmp_path / "root-beside/c.png").write_bytes(b"secret")
+    (tmp_path / "allowed-beside").mkdir()
+    (tmp_path / "allowed-beside/c.png").write_bytes(b"secret")
     return folder
 
 
@@ -114,9 +114,9 @@ async def test_a_root_that_is_a_link_is_a_root(tmp_path: Path, root: Path) -> No
         "inner/../../outside.png",
         "inner/../a.png",
         "{tmp}/outside.png",
-        "{tmp}/root/../outside.png",
-        "{tmp}/root-beside/c.png",
-        "{tmp}/root",
+        "{tmp}/allowed/../outside.png",
+        "{tmp}/allowed-beside/c.png",
+        "{tmp}/allowed",
         "/",
         ".",
         "",
@@ -225,7 +225,7 @@ async def test_a_python_callers_relative_path_starts_where_it_works(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert await taken(inputs, "root/../outside.png", trusted=True) == b"secret"
+    assert await taken(inputs, "allowed/../outside.png", trusted=True) == b"secret"
     assert str(tmp_path) in (await refusal(inputs, "nowhere.png", trusted=True)).message
 
 
